@@ -1,0 +1,38 @@
+# `make help` lists the targets. On a fresh machine with Python 3.11 and a C++ compiler each does its own set-up.
+SHELL := bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-gpu lint lock config-docs FORCE
+
+GPUS := $(shell ls /dev/nvidia[0-9]* 2>/dev/null | wc -l)
+SNAKEMAKE = .venvs/train/bin/snakemake --profile local --resources gpu=$(GPUS)
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venvs/train $(wildcard .venvs/detection) ## the whole pipeline on a generated miniature, on the CPU or a GPU; prints where the report is
+	$(SNAKEMAKE) --configfile config/demo.yaml -- all
+	@echo "report: $(CURDIR)/demo/results/report/index.html"
+
+test: .venvs/dev .venvs/train .venvs/detection ## the test suite
+	.venvs/dev/bin/pytest
+
+test-gpu: .venvs/dev ## the tests that need an NVIDIA GPU
+	.venvs/dev/bin/pytest -m gpu
+
+lint: .venvs/dev ## ruff, ruff format, mypy, snakefmt, snakemake --lint
+	.venvs/dev/bin/ruff check .
+	.venvs/dev/bin/ruff format --check .
+	.venvs/dev/bin/mypy
+	.venvs/dev/bin/snakefmt --check Snakefile workflow
+	.venvs/dev/bin/snakemake --lint
+
+# Later locks see the earlier ones, so that the environments share their versions.
+lock: .venvs/train ## renew envs/*.lock from envs/*.in
+	envs/lock.sh
+
+config-docs: .venvs/train ## renew config/README.md and config/schema.json
+	.venvs/train/bin/slimclr schema --markdown > config/README.md
+	.venvs/train/bin/slimclr schema > config/schema.json
+
+.venvs/%: FORCE
+	@envs/install.sh $*

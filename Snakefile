@@ -1,0 +1,41 @@
+"""SlimCLR from the ImageNet archives and COCO to its tables: wiring only. `snakemake --profile local all`."""
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+if not workflow.configfiles:
+
+    configfile: f"{workflow.basedir}/config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/environments.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/pretrain.smk"
+include: "workflow/rules/probe.smk"
+include: "workflow/rules/transfer.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        # The stages' results too: Snakemake does not miss a deleted file whose followers are still there.
+        rules.report.input.pretrain,
+        rules.report.input.probe,
+        rules.report.input.transfer,
+        rules.report.output,
+
+
+rule clean_checkpoints:
+    log:
+        "<logs>/clean_checkpoints.log",
+    localrule: True
+    container:
+        image("train")
+    params:
+        checkpoints=str(WORK / "checkpoints"),
+        results=str(WORK / "results"),
+    shell:
+        "train_env slimclr clean-checkpoints --checkpoints {params.checkpoints} --results {params.results} | tee {log}"

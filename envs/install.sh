@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# envs/install.sh NAME [PREFIX]: install envs/NAME.lock into .venvs/NAME, checked against its hashes. Does nothing when
+# that lock is installed already; refuses to replace PREFIX, an environment in use. Both the Makefile and
+# workflow/rules/environments.smk call it.
+set -euo pipefail
+name=${1:?usage: envs/install.sh NAME [PREFIX]}
+in_use=${2:-}
+cd "$(dirname "$0")/.."
+lock=envs/$name.lock
+venv=.venvs/$name
+marker=$venv/installed.sha256
+[ -f "$lock" ] || { echo "envs/install.sh: no such environment: $name (there is no $lock)" >&2; exit 2; }
+
+mkdir -p .venvs
+exec 9>".venvs/$name.lock"
+flock 9
+
+wanted=$(sha256sum <"$lock" | cut -d' ' -f1)
+[ "$(cat "$marker" 2>/dev/null)" = "$wanted" ] && exit 0
+# Snakemake itself runs in one of these environments: taking it away under its feet would break every later job.
+if [ -n "$in_use" ] && [ "$(readlink -f "$venv")" = "$(readlink -f "$in_use")" ]; then
+  echo "envs/install.sh: $lock changed since .venvs/$name was installed, and Snakemake runs in it: run 'make .venvs/$name' first" >&2
+  exit 1
+fi
+
+if command -v uv >/dev/null; then
+  uv=uv
+else
+  # uv from pip, in an environment of its own, so that a machine with nothing but Python is enough
+  [ -x .venvs/uv/bin/uv ] || { python3 -m venv .venvs/uv && .venvs/uv/bin/pip install --quiet 'uv>=0.8'; }
+  uv=$PWD/.venvs/uv/bin/uv
+fi
+
+rm -rf "$venv"
+"$uv" venv --quiet --python 3.11 "$venv"
+export VIRTUAL_ENV=$PWD/$venv PATH=$PWD/$venv/bin:$PATH
+install=("$uv" pip install --quiet)
+
+case $name in
+detection)
+  # mmcv's ops are compiled against the installed torch, so torch and the build tools come first, as locked.
+  rows=$(awk '/^[a-z]/ {keep = ($1 !~ /^onedl-/)} keep' "$lock")
+  "${install[@]}" --require-hashes --no-deps -r /dev/stdin <<<"$rows"
+  # A ready wheel saves the 10 to 20 minutes of compiling mmcv; it has CPU ops only, so a GPU machine compiles.
+  wheels=${SLIMCLR_WHEELS:-../shared/wheels}
+  if [ ! -e /dev/nvidia0 ] && compgen -G "$wheels/onedl_mmcv-*.whl" >/dev/null; then
+    "${install[@]}" --no-deps "$wheels"/onedl_mmcv-*.whl
+  else
+    echo "envs/install.sh: compiling mmcv's ops (10 to 20 minutes on 2 cores)" >&2
+  fi
+  [ -e /dev/nvidia0 ] && export FORCE_CUDA=1
+  MMCV_WITH_OPS=1 CFLAGS="-O1 -g0" MAX_JOBS=${MAX_JOBS:-$(nproc)} "${install[@]}" --require-hashes \
+    --no-build-isolation-package onedl-mmcv --no-build-isolation-package onedl-mmdetection -r "$lock"
+  ;;
+*)
+  "${install[@]}" --require-hashes -r "$lock"
+  ;;
+esac
+"${install[@]}" --no-deps --no-build-isolation --editable .
+printf '%s\n' "$wanted" >"$marker.part"
+mv "$marker.part" "$marker"

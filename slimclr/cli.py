@@ -1,0 +1,242 @@
+"""The command line: one subcommand per rule. Heavy imports happen inside the subcommand that needs them."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from slimclr import __version__
+from slimclr.config import (
+    Detection,
+    Pretrain,
+    Probe,
+    json_schema,
+    load_config,
+    load_recipe,
+    load_recipes,
+    parse_section,
+)
+from slimclr.errors import UserError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SECTION = "JSON, or the path of a YAML file"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand.
+
+    Args:
+        arguments: Command line without the program's name; None takes the process's own.
+
+    Returns:
+        Exit code: 0, or 2 when the user can mend something.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(arguments)
+    try:
+        options.handler(options, arguments)
+    except UserError as error:
+        for line in str(error).splitlines():
+            print(f"slimclr {options.command}: error: {line}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `slimclr ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _miniature(options: argparse.Namespace, _: Sequence[str]) -> None:
+    from slimclr.data.miniature import write_miniature
+
+    write_miniature(options.out, seed=options.seed)
+
+
+def _extract(options: argparse.Namespace, _: Sequence[str]) -> None:
+    from slimclr.stages.data import extract
+
+    extract(options.split, archive=options.archive, devkit=options.devkit, expect=options.expect, out=options.out)
+
+
+def _convert(options: argparse.Namespace, _: Sequence[str]) -> None:
+    from slimclr.stages.data import convert
+
+    convert(folder=options.folder, out=options.out)
+
+
+def _pretrain(options: argparse.Namespace, arguments: Sequence[str]) -> None:
+    recipe = parse_section(Pretrain, options.recipe)
+    from slimclr.engine.distributed import launch
+
+    # A random backbone is drawn, not trained: one process on the CPU.
+    gpus = 0 if recipe.method.name == "random" else options.gpus
+    launch(gpus, arguments)
+    from slimclr.stages.pretrain import pretrain
+
+    pretrain(
+        recipe,
+        run=options.run,
+        seed=options.seed,
+        data=options.data,
+        out=options.out,
+        checkpoints=options.checkpoints,
+        gpus=gpus,
+        paper=options.paper,
+    )
+
+
+def _probe(options: argparse.Namespace, arguments: Sequence[str]) -> None:
+    recipe = parse_section(Probe, options.recipe)
+    from slimclr.engine.distributed import launch
+
+    launch(options.gpus, arguments)
+    from slimclr.stages.probe import probe
+
+    probe(
+        recipe,
+        run=options.run,
+        seed=options.seed,
+        weights=options.weights,
+        train=options.train,
+        val=options.val,
+        out=options.out,
+        checkpoints=options.checkpoints,
+        gpus=options.gpus,
+    )
+
+
+def _transfer(options: argparse.Namespace, arguments: Sequence[str]) -> None:
+    recipe = parse_section(Detection, options.recipe)
+    from slimclr.engine.distributed import launch
+
+    launch(options.gpus, arguments)
+    from slimclr.stages.transfer import transfer
+
+    transfer(
+        recipe,
+        run=options.run,
+        seed=options.seed,
+        weights=options.weights,
+        coco=options.coco,
+        out=options.out,
+        checkpoints=options.checkpoints,
+    )
+
+
+def _report(options: argparse.Namespace, _: Sequence[str]) -> None:
+    from slimclr.config import Config, Recipe
+    from slimclr.stages.report import report
+
+    document = json.loads(options.config)
+    report(
+        Config.model_validate(document["config"]),
+        {run: Recipe.model_validate(recipe) for run, recipe in document["recipes"].items()},
+        config_name=document["name"],
+        results=options.results,
+        references=options.references,
+        out=options.out,
+    )
+
+
+def _recipe(options: argparse.Namespace, _: Sequence[str]) -> None:
+    from slimclr.stages.recipe import show_recipe
+
+    path = REPOSITORY / load_config(options.config).recipes / f"{options.run}.yaml"
+    show_recipe(load_recipe(path), run=options.run, gpus=options.gpus, images=options.images)
+
+
+def _check(options: argparse.Namespace, _: Sequence[str]) -> None:
+    recipes = load_recipes(load_config(options.config), REPOSITORY)
+    print(f"{options.config}: {len(recipes)} runs, no mistakes: {', '.join(recipes)}")
+
+
+def _schema(options: argparse.Namespace, _: Sequence[str]) -> None:
+    from slimclr.config_docs import markdown
+
+    print(markdown() if options.markdown else json.dumps(json_schema(), indent=2), end="" if options.markdown else "\n")
+
+
+def _clean(options: argparse.Namespace, _: Sequence[str]) -> None:
+    from slimclr.stages.checkpoints import clean_checkpoints
+
+    clean_checkpoints(checkpoints=options.checkpoints, results=options.results, dry_run=options.dry_run)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="slimclr", description="Slimmable self-supervised learning, stage by stage.")
+    parser.add_argument("--version", action="version", version=f"slimclr {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, handler: object, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(handler=handler)
+        return sub
+
+    def training(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--recipe", required=True, help=f"this stage's settings: {SECTION}")
+        sub.add_argument("--name", dest="run", required=True, help="the run's name")
+        sub.add_argument("--seed", type=int, default=0, help="seed (default 0)")
+        sub.add_argument("--gpus", type=int, default=0, help="GPUs, one process each; 0 is the CPU (default)")
+        sub.add_argument("--checkpoints", type=Path, required=True, help="folder of rolling checkpoints")
+
+    sub = command("miniature", _miniature, "Generate small archives and a small COCO.")
+    sub.add_argument("--seed", type=int, default=0, help="seed (default 0)")
+    sub.add_argument("--out", type=Path, required=True, help="folder to write into")
+
+    sub = command("extract", _extract, "Unpack an ImageNet archive into folders of classes, with a manifest.")
+    sub.add_argument("--split", choices=("train", "val"), required=True)
+    sub.add_argument("--archive", type=Path, required=True, help="ILSVRC2012_img_train.tar or _val.tar; only read")
+    sub.add_argument("--devkit", type=Path, help="ILSVRC2012_devkit_t12.tar.gz, for val")
+    sub.add_argument("--expect", choices=("ilsvrc2012", "subset"), required=True, help="counts to insist on")
+    sub.add_argument("--out", type=Path, required=True, help="folder of the split")
+
+    sub = command("convert", _convert, "Put an extracted split into one LMDB.")
+    sub.add_argument("--folder", type=Path, required=True, help="folder of the split, with manifest.parquet")
+    sub.add_argument("--out", type=Path, required=True, help="the database, one file")
+
+    sub = command("pretrain", _pretrain, "Pre-train a slimmable network.")
+    training(sub)
+    sub.add_argument("--data", type=Path, help="training images: an LMDB or a folder of classes")
+    sub.add_argument("--out", type=Path, required=True, help="folder of the results")
+    sub.add_argument("--paper", action="store_true", help="the recipe is the paper's")
+
+    sub = command("probe", _probe, "Train and evaluate linear probes of all widths.")
+    training(sub)
+    sub.add_argument("--weights", type=Path, required=True, help="weights.safetensors of the run")
+    sub.add_argument("--train", type=Path, required=True, help="training images: an LMDB or a folder of classes")
+    sub.add_argument("--val", type=Path, required=True, help="validation images: an LMDB or a folder of classes")
+    sub.add_argument("--out", type=Path, required=True, help="metrics.json to write")
+
+    sub = command("transfer", _transfer, "Fine-tune Mask R-CNN on COCO and evaluate every width.")
+    training(sub)
+    sub.add_argument("--weights", type=Path, required=True, help="weights.safetensors of the run")
+    sub.add_argument("--coco", type=Path, required=True, help="folder with annotations/, train2017/, val2017/")
+    sub.add_argument("--out", type=Path, required=True, help="metrics.json to write")
+
+    sub = command("report", _report, "Write tables, figures and the page over all runs.")
+    sub.add_argument("--config", required=True, help="JSON with name, config and recipes")
+    sub.add_argument("--results", type=Path, required=True, help="folder with pretrain/, probe/, transfer/")
+    sub.add_argument("--references", type=Path, required=True, help="published figures (YAML)")
+    sub.add_argument("--out", type=Path, required=True, help="folder of the report")
+
+    def config(sub: argparse.ArgumentParser) -> None:
+        default = REPOSITORY / "config" / "config.yaml"
+        sub.add_argument("--config", type=Path, default=default, help="default: config/config.yaml")
+
+    sub = command("recipe", _recipe, "Show what a recipe becomes on a number of GPUs.")
+    sub.add_argument("run", metavar="RUN", help="a recipe's name")
+    sub.add_argument("--gpus", type=int, default=1, help="GPUs that train (default 1)")
+    sub.add_argument("--images", type=int, default=1_281_167, help="training images (default: ImageNet's)")
+    config(sub)
+
+    sub = command("check", _check, "Check a config and its recipes.")
+    config(sub)
+
+    sub = command("schema", _schema, "Print the JSON schema of config and recipes.")
+    sub.add_argument("--markdown", action="store_true", help="print config/README.md instead")
+
+    sub = command("clean-checkpoints", _clean, "Free checkpoints that finished stages no longer need.")
+    sub.add_argument("--checkpoints", type=Path, required=True, help="folder with <stage>/<run>/")
+    sub.add_argument("--results", type=Path, required=True, help="folder with <stage>/<run>/metrics.json")
+    sub.add_argument("--dry-run", action="store_true", help="only show sizes")
+    return parser

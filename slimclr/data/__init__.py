@@ -1,0 +1,30 @@
+"""Data sets: archives to folders to LMDB, and reading them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slimclr.errors import UserError
+
+if TYPE_CHECKING:
+    from slimclr.data.folder import FolderImages
+    from slimclr.data.lmdb import LMDBImages
+
+
+def open_images(path: Path | str) -> "FolderImages | LMDBImages":
+    """Open a data set: an LMDB (`*.lmdb`) or a folder of one folder per class.
+
+    Raises:
+        UserError: Nothing there, or neither of the two.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such data set; run the extract and convert stages first, or correct the path")
+    if path.is_dir():
+        from slimclr.data.folder import FolderImages
+
+        return FolderImages(path)
+    if path.suffix == ".lmdb":
+        from slimclr.data.lmdb import LMDBImages
+
+        return LMDBImages(path)
+    raise UserError(f"{path}: not a data set; give a folder of one folder per class, or an .lmdb file")

@@ -1,0 +1,63 @@
+"""How a recipe's total batch is spread over the GPUs at hand. Imports no torch: `slimclr recipe` is quick."""
+
+from dataclasses import dataclass
+
+from slimclr.config import NEGATIVES_IN_BATCH, Pretrain
+from slimclr.errors import UserError
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """The spread of one optimiser step.
+
+    Attributes:
+        per_gpu: Images of one forward pass on one GPU.
+        accumulation: Forward passes per optimiser step.
+        deviations: Why the result is not comparable with the recipe on its own GPUs; empty when it is.
+    """
+
+    per_gpu: int
+    accumulation: int
+    deviations: tuple[str, ...]
+
+
+def plan_batch(recipe: Pretrain, gpus: int) -> BatchPlan:
+    """Spread the total batch; the learning rate stays with the total batch.
+
+    Args:
+        recipe: The run's pre-training.
+        gpus: Processes that train, one per GPU; a CPU counts as one.
+
+    Raises:
+        UserError: The batch does not divide, or accumulation would change the method and is not allowed.
+    """
+    share, rest = divmod(recipe.batch, gpus)
+    if rest:
+        raise UserError(
+            f"pretrain.batch: {recipe.batch} images do not divide among {gpus} GPUs; use a divisor of the batch"
+        )
+    fits = min(share, recipe.max_batch_per_gpu or share)
+    # Per-GPU batch norm defines the size of a forward pass; otherwise the largest that fits.
+    wanted = recipe.bn_batch or share
+    per_gpu = min(wanted, fits)
+    while share % per_gpu:
+        per_gpu -= 1
+    accumulation = share // per_gpu
+    method = recipe.method.name
+    deviations = []
+    if recipe.bn_batch and per_gpu != recipe.bn_batch:
+        deviations.append(f"batch norm sees {per_gpu} images, the recipe says {recipe.bn_batch}")
+    if method == "mocov2" and gpus == 1:
+        deviations.append("with one process the keys' batch norm is not shuffled")
+    if accumulation > 1 and recipe.batch_norm == "synchronised":
+        deviations.append(f"synchronised batch norm sees {per_gpu * gpus} of {recipe.batch} images")
+    if accumulation > 1 and method in NEGATIVES_IN_BATCH:
+        deviations.append(f"negatives come from {per_gpu * gpus} of {recipe.batch} images")
+    changed = accumulation > 1 and (recipe.batch_norm == "synchronised" or method in NEGATIVES_IN_BATCH)
+    if changed and not recipe.allow_not_comparable:
+        raise UserError(
+            f"pretrain.max_batch_per_gpu: {recipe.max_batch_per_gpu} on {gpus} GPUs needs {accumulation} accumulated "
+            f"batches, which changes the method ({'; '.join(deviations)}); use {-(-recipe.batch // fits)} GPUs or set "
+            "pretrain.allow_not_comparable: true"
+        )
+    return BatchPlan(per_gpu, accumulation, tuple(deviations))

@@ -1,0 +1,74 @@
+"""metrics.jsonl and TensorBoard beside the checkpoints, cut back to the step that training resumes from."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+from slimclr.files import write_text
+
+
+class Records:
+    """One JSON object per line; the same values as TensorBoard scalars.
+
+    Args:
+        folder: Where `metrics.jsonl` and `tensorboard/` lie.
+        step: Steps already taken; later lines of an interrupted run are dropped.
+    """
+
+    def __init__(self, folder: Path, *, step: int):
+        # Here and not at the top: TensorBoard takes a second that `slimclr --help` need not pay.
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / "metrics.jsonl"
+        lines = _whole_lines(self.path)
+        write_text(self.path, "".join(f"{json.dumps(line)}\n" for line in lines if line["step"] <= step))
+        self._file = self.path.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+
+    def write(self, values: dict[str, Any]) -> None:
+        """Append one line; `values` holds `step` and nested numbers, NaN and infinities become null."""
+        self._file.write(json.dumps(_finite(values)) + "\n")
+        self._file.flush()
+        for name, value in _flat(values):
+            self._board.add_scalar(name, value, values["step"])
+
+    def close(self) -> None:
+        """Flush both."""
+        self._file.close()
+        self._board.close()
+
+
+def copy_records(folder: Path, out: Path) -> None:
+    """Copy TensorBoard's events to the results; metrics.jsonl is copied as a declared output by its stage."""
+    target = out / "tensorboard"
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(folder / "tensorboard", target)
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:  # the line that a killed run was writing
+            break
+    return lines
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    rows = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            rows += _flat(value, f"{prefix}{key}/")
+        elif key != "step":
+            rows.append((f"{prefix}{key}", value))
+    return rows
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,148 @@
+"""What the training loop needs of a method."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from slimclr.nn import SlimmableResNet, width_key
+
+Distillation = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class WidthResult:
+    """One width's part in a step; scalars still on the device, so that nothing waits for it."""
+
+    loss: Tensor
+    """Weighted loss, detached."""
+    accuracy: Tensor
+    """Share of the batch whose largest logit is the right one, detached."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a method's forward gives."""
+
+    loss: Tensor
+    """Weighted sum over the widths that trained, a scalar with gradient."""
+    widths: dict[float, WidthResult]
+    """By width, the widest first; only widths that trained."""
+
+
+@dataclass(frozen=True)
+class SubNetworkLoss:
+    """How the widths' losses become one (SlimCLR, equations 4 and 5).
+
+    A sub-network's loss is `weight * ((1 - share) * own + share * distillation)`; the full network's `weight * own`.
+
+    Attributes:
+        weights: Weight of each width once sub-networks train; before slow start the full network's weight is 1.
+        distillation: (student's logits, teacher's logits) -> loss, or None.
+        share: Share of distillation in a sub-network's loss.
+    """
+
+    weights: Mapping[float, float]
+    distillation: Distillation | None = None
+    share: float = 0.5
+
+    def __call__(self, losses: Mapping[float, Tensor], logits: Mapping[float, Tensor], targets: Tensor) -> Output:
+        """Put the losses of one step together.
+
+        Args:
+            losses: The method's own loss by width, the widest first.
+            logits: Logits (n, c) by width.
+            targets: The right column of each row (n,), for the accuracies.
+        """
+        total, results, teacher = torch.zeros((), device=targets.device), {}, None
+        for width, loss in losses.items():
+            if teacher is None:
+                teacher = logits[width]
+            elif self.distillation is not None:
+                loss = (1 - self.share) * loss + self.share * self.distillation(logits[width], teacher)
+            weight = self.weights[width] if len(losses) > 1 else 1.0
+            total = total + weight * loss
+            accuracy = (logits[width].argmax(dim=1) == targets).float().mean()
+            results[width] = WidthResult(weight * loss.detach(), accuracy)
+        return Output(total, results)
+
+
+class Encoder(nn.Module):
+    """Backbone and head.
+
+    Args:
+        backbone: The slimmable network.
+        head: Called with features and width.
+        normalize: The output has unit length.
+    """
+
+    def __init__(self, backbone: SlimmableResNet, head: nn.Module, *, normalize: bool = True):
+        super().__init__()
+        self.backbone, self.head, self.normalize = backbone, head, normalize
+
+    def forward(self, images: Tensor, width: float = 1.0) -> Tensor:
+        """(n, 3, h, w) to (n, d)."""
+        output = self.head(self.backbone(images, width), width)
+        return F.normalize(output, dim=1) if self.normalize else output
+
+
+def full_precision(tensor: Tensor) -> Tensor:
+    """Half floats as floats: a softmax sums over tens of thousands of exponentials."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+@torch.no_grad()
+def move_average(average: nn.Module, module: nn.Module, momentum: float) -> None:
+    """Move the parameters of `average` towards those of `module`; running statistics stay its own."""
+    own: list[Tensor] = list(average.parameters())
+    torch._foreach_lerp_(own, list[Tensor](module.parameters()), 1 - momentum)
+
+
+class Method(nn.Module):
+    """A network with its objective.
+
+    Args:
+        widths: Width multipliers.
+        slow_start_epoch: Widths below 1.0 join at this epoch; before it only the full network is computed.
+    """
+
+    def __init__(self, widths: Sequence[float], *, slow_start_epoch: int = 0):
+        super().__init__()
+        self.widths = tuple(sorted(widths, reverse=True))
+        self.slow_start_epoch = slow_start_epoch
+
+    def forward(self, views: Sequence[Tensor], labels: Tensor, epoch: float) -> Output:
+        """One step's losses.
+
+        Args:
+            views: Batches of normalised images, (n, 3, h, w) each.
+            labels: Classes (n,), for methods that use them.
+            epoch: Fractional epoch at the start of the step.
+        """
+        raise NotImplementedError
+
+    def active_widths(self, epoch: float) -> tuple[float, ...]:
+        """Widths that train at an epoch (slow start, SlimCLR, section 3.3)."""
+        return self.widths if epoch >= self.slow_start_epoch else self.widths[:1]
+
+    def require_gradients(self, epoch: float) -> None:
+        """Give gradients only to parameters that this epoch uses.
+
+        A parameter of sub-networks alone has no gradient before slow start - none, not zero: the optimiser then
+        neither moves nor decays it, and DistributedDataParallel has no unused parameter to wait for.
+        """
+        active = {width_key(width) for width in self.active_widths(epoch)}
+        known = {width_key(width) for width in self.widths}
+        for name, parameter in self.trainable().named_parameters():
+            owner = known.intersection(name.split("."))
+            parameter.requires_grad_(not owner or bool(owner & active))
+
+    def trainable(self) -> nn.Module:
+        """The part that the optimiser moves."""
+        return self
+
+    def exported(self) -> dict[str, Tensor]:
+        """Tensors for the weights file; the backbone's names start with `backbone.`."""
+        return dict(self.state_dict())

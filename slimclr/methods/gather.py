@@ -1,0 +1,58 @@
+"""Batches over all processes; with one process every function here does nothing."""
+
+import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as differentiable
+from torch import Tensor
+
+
+def world() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def gather(tensor: Tensor) -> Tensor:
+    """Rows of all processes, in the order of ranks; without gradient."""
+    if world() == 1:
+        return tensor
+    rows = [torch.empty_like(tensor) for _ in range(world())]
+    dist.all_gather(rows, tensor.contiguous())
+    return torch.cat(rows)
+
+
+def shuffle(images: Tensor, *, deal: bool) -> tuple[Tensor, Tensor | None]:
+    """Deal the images of all processes out anew, so that a key's batch norm does not give its query away.
+
+    Args:
+        images: This process's images (n, ...).
+        deal: Shuffle even where there is only one process.
+
+    Returns:
+        This process's images, and the permutation to undo it (None: nothing was exchanged).
+    """
+    if world() == 1 and not deal:
+        return images, None
+    everything = gather(images)
+    order = torch.randperm(len(everything), device=images.device)
+    if world() > 1:
+        dist.broadcast(order, src=0)
+    return everything[order.view(world(), -1)[rank()]], order
+
+
+def unshuffle(keys: Tensor, order: Tensor | None) -> Tensor:
+    """Undo `shuffle` on the keys (n, d)."""
+    if order is None:
+        return keys
+    return gather(keys)[order.argsort().view(world(), -1)[rank()]]
+
+
+def gather_with_gradient(tensor: Tensor) -> Tensor:
+    """Rows of all processes with gradient; every process's loss reaches the rows of every other."""
+    if world() == 1:
+        return tensor
+    return torch.cat(differentiable.all_gather(tensor))

@@ -1,0 +1,95 @@
+"""SlimCLR with MoCo v3 (arXiv 2104.02057); with the single width 1.0 it is MoCo v3."""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from slimclr.methods.base import Encoder, Method, Output, SubNetworkLoss, WidthResult, full_precision, move_average
+from slimclr.methods.gather import gather, rank
+from slimclr.nn import MoCoV3Predictor, MoCoV3Projector, SlimmableResNet
+from slimclr.optim import key_momentum
+
+
+class QueryEncoder(nn.Module):
+    """Backbone, projector and predictor; the output has unit length."""
+
+    def __init__(self, base: Encoder, predictor: MoCoV3Predictor):
+        super().__init__()
+        self.base, self.predictor = base, predictor
+
+    def forward(self, images: Tensor, width: float = 1.0) -> Tensor:
+        """(n, 3, h, w) to (n, d)."""
+        return F.normalize(self.predictor(self.base(images, width), width), dim=1)
+
+
+class MoCoV3(Method):
+    """Momentum contrast within the batch, symmetric; every width's query is compared with the full network's keys.
+
+    Args:
+        backbone: The slimmable network; its widths are trained.
+        dim: Size of the embedding.
+        hidden: Hidden features of projector and predictor at width 1.0.
+        momentum: Momentum of the key encoder at the start; it rises to 1 by half a cosine.
+        temperature: Temperature of the contrastive loss.
+        epochs: Epochs of the whole training, for the momentum.
+        slow_start_epoch: Widths below 1.0 join at this epoch.
+        combine: Weighs the widths and distils the full network into sub-networks.
+    """
+
+    def __init__(
+        self,
+        backbone: SlimmableResNet,
+        *,
+        dim: int = 256,
+        hidden: int = 4096,
+        momentum: float = 0.99,
+        temperature: float = 1.0,
+        epochs: int,
+        slow_start_epoch: int = 0,
+        combine: SubNetworkLoss,
+    ):
+        super().__init__(backbone.widths, slow_start_epoch=slow_start_epoch)
+        projector = MoCoV3Projector(backbone.out_features, hidden, dim, backbone.widths)
+        base = Encoder(backbone, projector, normalize=False)
+        self.query_encoder = QueryEncoder(base, MoCoV3Predictor(dim, hidden, backbone.widths))
+        self.key_encoder = copy.deepcopy(base).requires_grad_(False)
+        self.momentum, self.temperature, self.epochs = momentum, temperature, epochs
+        self.combine = combine
+
+    def forward(self, views: Sequence[Tensor], labels: Tensor, epoch: float) -> Output:
+        """Losses of the active widths, summed over both directions; moves the key encoder. `labels` are not used."""
+        keys = self._keys(views, epoch)
+        targets = torch.arange(len(labels), device=labels.device) + rank() * len(labels)
+        queries = {width: [self.query_encoder(view, width) for view in views] for width in self.active_widths(epoch)}
+        first, second = (
+            self._direction({width: both[i] for width, both in queries.items()}, keys[1 - i], targets) for i in (0, 1)
+        )
+        widths = {
+            width: WidthResult(result.loss + second.widths[width].loss, result.accuracy)
+            for width, result in first.widths.items()
+        }
+        return Output(first.loss + second.loss, widths)
+
+    def _direction(self, queries: dict[float, Tensor], key: Tensor, targets: Tensor) -> Output:
+        """One view's queries against the other view's keys."""
+        logits = {width: full_precision(query @ key.T) / self.temperature for width, query in queries.items()}
+        losses = {width: F.cross_entropy(rows, targets) * 2 * self.temperature for width, rows in logits.items()}
+        return self.combine(losses, logits, targets)
+
+    @torch.no_grad()
+    def _keys(self, views: Sequence[Tensor], epoch: float) -> list[Tensor]:
+        """Both views' keys (n over all processes, d), from the key encoder after its moving average."""
+        momentum = key_momentum(epoch, base=self.momentum, epochs=self.epochs)
+        move_average(self.key_encoder, self.query_encoder.base, momentum)
+        return [gather(F.normalize(self.key_encoder(view), dim=1)) for view in views]
+
+    def trainable(self) -> nn.Module:
+        """The query encoder with its predictor."""
+        return self.query_encoder
+
+    def exported(self) -> dict[str, Tensor]:
+        """The base encoder's tensors."""
+        return dict(self.query_encoder.base.state_dict())

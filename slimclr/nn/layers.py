@@ -1,0 +1,150 @@
+"""Layers whose sub-networks share one set of weights (SlimCLR, section 3.1; slimmable networks, arXiv 1812.08928).
+
+Every layer is called with the width it shall compute, `layer(x, width)`: nothing remembers a current width, so two
+widths never disturb each other and the same layer may run at several widths before one backward pass.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from slimclr.arch import width_channels
+
+
+def width_key(width: float) -> str:
+    """The name of a width inside a `ModuleDict`, which allows no dot: 0.25 -> '0_25'."""
+    return str(float(width)).replace(".", "_")
+
+
+def channel_slices(channels: int, widths: Sequence[float], *, fixed: bool = False) -> dict[float, slice]:
+    """The channels of a layer that each width uses: the first `width * channels`.
+
+    Args:
+        channels: Channels at width 1.0.
+        widths: Width multipliers.
+        fixed: Every width uses all channels (the image's three, a head's output).
+
+    Raises:
+        ValueError: A width does not give a whole number of channels.
+    """
+    if fixed:
+        return {float(width): slice(0, channels) for width in widths}
+    return {float(width): slice(0, width_channels(channels, width)) for width in widths}
+
+
+class SlimmableConv2d(nn.Conv2d):
+    """A convolution without bias; width w uses the first `w * channels` input and output channels.
+
+    Args:
+        in_channels: Input channels at width 1.0.
+        out_channels: Output channels at width 1.0.
+        kernel_size: Side of the square kernel; padding keeps the size at stride 1.
+        widths: Width multipliers.
+        stride: Stride.
+        fixed_in: The input has all channels at every width (the first convolution).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        widths: Sequence[float],
+        *,
+        stride: int = 1,
+        fixed_in: bool = False,
+    ):
+        super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, bias=False)
+        self.in_slices = channel_slices(in_channels, widths, fixed=fixed_in)
+        self.out_slices = channel_slices(out_channels, widths)
+
+    def forward(self, x: Tensor, width: float = 1.0) -> Tensor:
+        """Convolve `x` (n, in * width, h, w) to (n, out * width, h', w')."""
+        weight = self.weight[self.out_slices[width], self.in_slices[width]]
+        return F.conv2d(x, weight, None, self.stride, self.padding)
+
+
+class SlimmableLinear(nn.Linear):
+    """A linear layer; width w uses the first `w * features` of its inputs and outputs.
+
+    Args:
+        in_features: Inputs at width 1.0.
+        out_features: Outputs at width 1.0.
+        widths: Width multipliers.
+        bias: With a bias.
+        fixed_in: All inputs at every width.
+        fixed_out: All outputs at every width (embeddings and classes).
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        widths: Sequence[float],
+        *,
+        bias: bool = True,
+        fixed_in: bool = False,
+        fixed_out: bool = False,
+    ):
+        super().__init__(in_features, out_features, bias=bias)
+        self.in_slices = channel_slices(in_features, widths, fixed=fixed_in)
+        self.out_slices = channel_slices(out_features, widths, fixed=fixed_out)
+
+    def forward(self, x: Tensor, width: float = 1.0) -> Tensor:
+        """Map `x` (n, in * width) to (n, out * width)."""
+        rows = self.out_slices[width]
+        bias = None if self.bias is None else self.bias[rows]
+        return F.linear(x, self.weight[rows, self.in_slices[width]], bias)
+
+
+class _SwitchableBatchNorm(nn.Module):
+    """One batch norm per width: means and variances differ too much between widths to be shared.
+
+    Args:
+        channels: Channels at width 1.0.
+        widths: Width multipliers.
+        affine: With a learned scale and shift.
+        fixed: Every width has all channels (a head's output).
+    """
+
+    norm: type[nn.BatchNorm1d] | type[nn.BatchNorm2d]
+
+    def __init__(self, channels: int, widths: Sequence[float], *, affine: bool = True, fixed: bool = False):
+        super().__init__()
+        slices = channel_slices(channels, widths, fixed=fixed)
+        self.norms = nn.ModuleDict({width_key(w): self.norm(s.stop, affine=affine) for w, s in slices.items()})
+
+    def forward(self, x: Tensor, width: float = 1.0) -> Tensor:
+        """Normalise (n, channels * width, ...) with that width's own statistics and affine parameters."""
+        return self.norms[width_key(width)](x)
+
+
+class SwitchableBatchNorm1d(_SwitchableBatchNorm):
+    """For (n, channels * width)."""
+
+    norm = nn.BatchNorm1d
+
+
+class SwitchableBatchNorm2d(_SwitchableBatchNorm):
+    """For (n, channels * width, h, w)."""
+
+    norm = nn.BatchNorm2d
+
+
+def used_slices(module: nn.Module, width: float) -> Mapping[str, Tensor]:
+    """The parts of a slimmable network's parameters that one width uses, by parameter name, as views.
+
+    A parameter that the width does not use at all (another width's batch norm) is absent.
+    """
+    used: dict[str, Tensor] = {}
+    for prefix, layer in module.named_modules():
+        dot = f"{prefix}." if prefix else ""
+        if isinstance(layer, SlimmableConv2d | SlimmableLinear):
+            used[f"{dot}weight"] = layer.weight[layer.out_slices[width], layer.in_slices[width]]
+            if layer.bias is not None:
+                used[f"{dot}bias"] = layer.bias[layer.out_slices[width]]
+        elif isinstance(layer, nn.ModuleDict) and width_key(width) in layer:
+            key = width_key(width)
+            used |= {f"{dot}{key}.{name}": tensor for name, tensor in layer[key].named_parameters()}
+    return used

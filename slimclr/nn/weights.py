@@ -1,0 +1,71 @@
+"""Weights on disk: safetensors with a header that says which network they belong to."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from slimclr.errors import UserError
+from slimclr.files import atomic_path
+from slimclr.nn.resnet import SlimmableResNet
+
+BACKBONE = "backbone."
+
+
+def save_weights(path: Path | str, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+    """Write tensors and a header, whole or not at all.
+
+    Args:
+        path: A `.safetensors` file.
+        tensors: Named tensors; the backbone's names start with `backbone.`.
+        meta: Header; `depth`, `base_width` and `widths` are needed to build the backbone again.
+    """
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_path(path) as part:
+        save_file(contiguous, part, {"slimclr": json.dumps(dict(meta))})
+
+
+def read_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_weights` wrote.
+
+    Returns:
+        Tensors by name, and the header.
+
+    Raises:
+        UserError: No such file, not safetensors, or not written by this project.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such weights file; run the pretrain stage of this run first")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get("slimclr")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except SafetensorError as error:
+        raise UserError(f"{path}: not a whole safetensors file ({error}); delete it and rerun its stage") from None
+    if header is None:
+        raise UserError(f"{path}: has no slimclr header; only weights written by this pipeline can be read here")
+    return tensors, json.loads(header)
+
+
+def load_backbone(path: Path | str) -> tuple[SlimmableResNet, dict[str, Any]]:
+    """Build the backbone that a weights file holds; every tensor must be there and fit.
+
+    Returns:
+        The network in eval mode, on the CPU, and the file's header.
+
+    Raises:
+        UserError: See `read_weights`; also when a backbone tensor is missing, unexpected or of another shape.
+    """
+    tensors, meta = read_weights(path)
+    backbone = SlimmableResNet(meta["depth"], meta["base_width"], meta["widths"])
+    state = {name.removeprefix(BACKBONE): tensor for name, tensor in tensors.items() if name.startswith(BACKBONE)}
+    try:
+        backbone.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise UserError(f"{path}: does not fit {backbone.arch}: {' '.join(str(error).split())}") from None
+    return backbone.eval(), meta

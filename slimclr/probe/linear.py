@@ -1,0 +1,100 @@
+"""Linear probes of all widths in one pass (SlimCLR, section 4.1)."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from slimclr.methods.base import Encoder, Method, Output, WidthResult
+from slimclr.nn import SlimmableLinear, SlimmableResNet, SwitchableLinear
+
+
+class LinearProbe(Method):
+    """One linear classifier per width on a frozen backbone, which stays in eval mode.
+
+    The full width's loss is the cross-entropy with the labels; a sub-width's is the mean of that and the
+    cross-entropy with the full width's predictions.
+
+    Args:
+        backbone: The frozen network.
+        classes: Number of classes.
+    """
+
+    def __init__(self, backbone: SlimmableResNet, classes: int):
+        super().__init__(backbone.widths)
+        self.backbone = backbone.requires_grad_(False).eval()
+        self.classifier = SwitchableLinear(backbone.out_features, classes, backbone.widths)
+
+    def train(self, mode: bool = True) -> "LinearProbe":
+        """Switch the classifier; the backbone's batch norm keeps its pre-trained statistics."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def logits(self, images: Tensor, width: float) -> Tensor:
+        """(n, 3, h, w) to (n, classes)."""
+        with torch.no_grad():
+            features = self.backbone(images, width)
+        return self.classifier(features, width)
+
+    def forward(self, views: Sequence[Tensor], labels: Tensor, epoch: float) -> Output:
+        """Losses of all widths."""
+        total, teacher, results = views[0].new_zeros(()), None, {}
+        for width in self.widths:
+            logits = self.logits(views[0], width)
+            loss = F.cross_entropy(logits, labels)
+            if teacher is None:
+                teacher = logits.detach().softmax(dim=1)
+            else:
+                loss = 0.5 * (loss + F.cross_entropy(logits, teacher))
+            total = total + loss
+            results[width] = WidthResult(loss.detach(), (logits.argmax(dim=1) == labels).float().mean())
+        return Output(total, results)
+
+    def trainable(self) -> nn.Module:
+        """The classifiers."""
+        return self.classifier
+
+
+class OwnClassifier(Encoder):
+    """The classifier that a supervised network was trained with; evaluated like a probe."""
+
+    def __init__(self, backbone: SlimmableResNet, head: SlimmableLinear):
+        super().__init__(backbone, head, normalize=False)
+        self.widths = backbone.widths
+
+    def logits(self, images: Tensor, width: float) -> Tensor:
+        """(n, 3, h, w) to (n, classes)."""
+        return self(images, width)
+
+
+@torch.no_grad()
+def evaluate(
+    probe: LinearProbe | OwnClassifier, loader: DataLoader, device: torch.device
+) -> dict[float, dict[str, float]]:
+    """Top-1 and top-5 accuracy in percent by width, over the images of all processes.
+
+    Args:
+        probe: Gives `logits(images, width)`.
+        loader: Every validation image exactly once over all processes.
+        device: Where the probe lies.
+    """
+    probe.eval()
+    hits = torch.zeros(len(probe.widths), 2, dtype=torch.float64, device=device)
+    count = torch.zeros((), dtype=torch.float64, device=device)
+    for (images,), labels in loader:
+        images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
+        labels = labels.to(device, non_blocking=True)
+        count += len(labels)
+        for row, width in enumerate(probe.widths):
+            logits = probe.logits(images, width)
+            ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+            hits[row] += torch.stack([ranked[:, 0].sum(), ranked.sum()])
+    if dist.is_initialized():
+        dist.all_reduce(hits)
+        dist.all_reduce(count)
+    percent = (100 * hits / count).tolist()
+    return {width: {"top1": top1, "top5": top5} for width, (top1, top5) in zip(probe.widths, percent, strict=True)}

@@ -1,0 +1,86 @@
+"""Progress of long loops: a bar on a terminal, now and then a plain line in a log file."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Advance = Callable[[int], None]
+PLAIN_INTERVAL_SECONDS = 10.0
+
+
+@contextmanager
+def progress(description: str, total: int | None, unit: str = "images") -> Iterator[Advance]:
+    """Show how far a loop is, how fast it goes and how long it will still take, on stderr.
+
+    Args:
+        description: What is being done, for instance "extract train".
+        total: Number of units in all; None when it is not known before the end.
+        unit: What is being counted.
+
+    Yields:
+        A function to be called with the number of units done since the last call.
+    """
+    if sys.stderr.isatty():
+        with _bar(description, total, unit) as advance:
+            yield advance
+    else:
+        line = _PlainLines(description, total, unit)
+        yield line.advance
+        line.write()
+
+
+@contextmanager
+def _bar(description: str, total: int | None, unit: str) -> Iterator[Advance]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{_rate(task.speed or 0)} {unit}/s")
+
+    left = TimeRemainingColumn()
+    count = TextColumn("{task.completed:,.0f}" if total is None else "{task.completed:,.0f}/{task.total:,.0f}")
+    columns = (TextColumn("{task.description}"), BarColumn(), count, Rate(), left)
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda amount: bar.advance(task, amount)
+
+
+class _PlainLines:
+    """Writes a line every ten seconds and one at the end."""
+
+    def __init__(self, description: str, total: int | None, unit: str) -> None:
+        self.description, self.total, self.unit = description, total, unit
+        self.done = 0
+        self.start = self.written = time.monotonic()
+
+    def advance(self, amount: int) -> None:
+        self.done += amount
+        now = time.monotonic()
+        if now - self.written >= PLAIN_INTERVAL_SECONDS:
+            self.written = now
+            self.write()
+
+    def write(self) -> None:
+        rate = self.done / max(time.monotonic() - self.start, 1e-9)
+        line = f"{self.description}: {self.done:,}"
+        if self.total is not None:
+            line += f"/{self.total:,}"
+        line += f" {self.unit}, {_rate(rate)} {self.unit}/s"
+        if self.total is not None and self.done < self.total and rate > 0:
+            line += f", {_clock((self.total - self.done) / rate)} left"
+        print(line, file=sys.stderr, flush=True)
+
+
+def _rate(per_second: float) -> str:
+    """A rate with a decimal where whole numbers would say too little."""
+    return f"{per_second:,.0f}" if per_second >= 10 else f"{per_second:.1f}"
+
+
+def _clock(seconds: float) -> str:
+    """Seconds as hours, minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"

@@ -1,0 +1,160 @@
+"""The report: reads the results, builds tables and figures, writes every form of them."""
+
+from dataclasses import dataclass
+from importlib.resources import files
+from itertools import groupby
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup, escape
+
+from slimclr.files import atomic_path, write_text
+from slimclr.reporting.figures import Drawing, accuracy_drawing, training_drawing
+from slimclr.reporting.references import load_references
+from slimclr.reporting.results import Record, read_results
+from slimclr.reporting.tables import (
+    Cell,
+    Table,
+    comparability_table,
+    cost_table,
+    gain_table,
+    minute,
+    not_comparable,
+    probe_table,
+    provenance_table,
+    sources_table,
+    summarise,
+    to_csv,
+    to_latex,
+    to_markdown,
+    transfer_table,
+)
+
+
+@dataclass(frozen=True)
+class Heading:
+    """What the head of the report says.
+
+    Attributes:
+        title: Title of the report.
+        facts: Names and values, in order.
+    """
+
+    title: str
+    facts: list[tuple[str, str]]
+
+
+def write_report(
+    results: Path,
+    out: Path,
+    *,
+    runs: dict[str, list[str]],
+    transfer_runs: list[str],
+    references: Path,
+    config_sha256: str,
+    config_name: str,
+    title: str = "SlimCLR: measured and published",
+) -> None:
+    """Write index.html, tables.md, tables.csv, tables.tex and figures/ (SVG and PNG).
+
+    The same inputs give the same files, byte for byte, under the same versions of the packages.
+
+    Args:
+        results: Folder with pretrain/, probe/ and transfer/.
+        out: Folder to write into.
+        runs: For each run of the configuration the names of its directories, one for each seed.
+        transfer_runs: Names of the directories that have a transfer stage.
+        references: File of published figures.
+        config_sha256: SHA-256 of the resolved configuration.
+        config_name: Name of the configuration, for the head of the page.
+        title: Title of the page.
+
+    Raises:
+        UserError: A metrics file or the references are missing or malformed.
+    """
+    published = load_references(references)
+    found = read_results(results, runs, transfer_runs)
+    summary = summarise(found.values, published)
+    reasons = not_comparable(found.records)
+    tables = [
+        comparability_table(reasons),
+        probe_table(summary, published, reasons),
+        gain_table(summary, reasons),
+        transfer_table(summary, published, reasons),
+        cost_table(summary),
+        sources_table(runs, published),
+        provenance_table(found.records),
+    ]
+    tables = [table for table in tables if table.rows]
+    accuracy = accuracy_drawing(summary)
+    training = [drawing for run in runs if (drawing := training_drawing(found.curves, run))]
+    heading = Heading(title, _facts(found.records, runs, reasons, config_name=config_name, config_sha256=config_sha256))
+
+    write_text(out / "index.html", render_page(heading, tables, accuracy, training))
+    write_text(out / "tables.md", render_markdown(heading, tables))
+    write_text(out / "tables.csv", to_csv(summary))
+    write_text(out / "tables.tex", render_latex(tables))
+    for drawing in [*([accuracy] if accuracy else []), *training]:
+        write_text(out / "figures" / f"{drawing.key}.svg", drawing.svg)
+        with atomic_path(out / "figures" / f"{drawing.key}.png") as part:
+            part.write_bytes(drawing.png)
+
+
+def render_page(heading: Heading, tables: list[Table], accuracy: Drawing | None, training: list[Drawing]) -> str:
+    """The HTML page: one file, nothing loaded from elsewhere."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["grouped"] = _grouped
+    environment.filters["breakable"] = _breakable
+    source = files("slimclr.reporting").joinpath("report.html").read_text(encoding="utf-8")
+    page = environment.from_string(source).render(
+        heading=heading,
+        tables={table.key: table for table in tables},
+        accuracy=accuracy,
+        training=training,
+    )
+    return page + "\n"
+
+
+def render_markdown(heading: Heading, tables: list[Table]) -> str:
+    """All tables as one Markdown document."""
+    facts = "\n".join(f"- {name}: {value}" for name, value in heading.facts)
+    return "\n".join([f"# {heading.title}\n\n{facts}\n", *(to_markdown(table) for table in tables)])
+
+
+def render_latex(tables: list[Table]) -> str:
+    """The tables of results as LaTeX; reasons, sources and provenance are too wide for a printed column."""
+    chosen = [table for table in tables if table.key in ("probe", "gain", "transfer", "cost")]
+    return "\n".join(["% Needs \\usepackage{booktabs}.", *(to_latex(table) for table in chosen)])
+
+
+def _facts(
+    records: list[Record],
+    runs: dict[str, list[str]],
+    reasons: dict[str, dict[str, list[str]]],
+    *,
+    config_name: str,
+    config_sha256: str,
+) -> list[tuple[str, str]]:
+    """The lines at the head; times come from the results, so that a report written twice is the same."""
+    commits = sorted({commit for record in records if (commit := record.metrics.provenance.git_commit)})
+    starts = [record.metrics.provenance.started for record in records if record.metrics.provenance.started]
+    facts = [("Configuration", f"{config_name} (SHA-256 {config_sha256[:12]})"), ("Runs", str(len(runs)))]
+    if reasons:
+        facts.append(("Not comparable with the paper", f"{len(reasons)} of {len(runs)} runs"))
+    if commits:
+        facts.append(("Code", ", ".join(commits)))
+    if starts:
+        facts.append(("Newest result started", minute(max(starts)) + " UTC"))
+    return facts
+
+
+def _grouped(rows: list[list[Cell]]) -> list[list[list[Cell]]]:
+    """Consecutive rows with the same first cell, together."""
+    return [list(group) for _, group in groupby(rows, key=lambda row: row[0])]
+
+
+def _breakable(name: str) -> Markup:
+    """A run's name that a narrow screen may break behind an underscore."""
+    return Markup("_<wbr>").join(escape(part) for part in name.split("_"))

@@ -1,0 +1,46 @@
+"""Free the rolling checkpoints that finished stages no longer need."""
+
+import shutil
+from pathlib import Path
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+
+
+def clean_checkpoints(*, checkpoints: Path, results: Path, dry_run: bool) -> int:
+    """Show the size of every stage's checkpoints, then remove those whose results are there.
+
+    Args:
+        checkpoints: Folder with <stage>/<run>/.
+        results: Folder with <stage>/<run>/metrics.json of finished stages.
+        dry_run: Only show.
+
+    Returns:
+        Bytes that were (or would be) freed.
+    """
+    table, freed, finished = Table("stage", "run", "size", "", title="rolling checkpoints"), 0, []
+    for folder in sorted(checkpoints.glob("*/*")):
+        stage, run = folder.parts[-2:]
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        done = (results / stage / run / "metrics.json").is_file()
+        if done:
+            finished.append(folder)
+            freed += size
+        table.add_row(
+            stage,
+            run,
+            decimal(size),
+            "finished: removed"
+            if done and not dry_run
+            else "finished: can go"
+            if done
+            else "kept, its stage is not finished",
+        )
+    console = Console()
+    console.print(table if table.rows else f"no checkpoints below {checkpoints}")
+    console.print(f"{decimal(freed)} {'can be' if dry_run else 'are'} freed")
+    if not dry_run:
+        for folder in finished:
+            shutil.rmtree(folder)
+    return freed

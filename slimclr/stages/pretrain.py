@@ -1,0 +1,242 @@
+"""Pre-training of one run."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from slimclr.config import Optimizer, Pretrain, Schedule, dump, fingerprint
+from slimclr.data import open_images
+from slimclr.data.loaders import training_loader
+from slimclr.data.views import training_transforms
+from slimclr.engine.distributed import Processes, processes
+from slimclr.engine.loop import Trainer
+from slimclr.engine.plan import plan_batch
+from slimclr.engine.records import copy_records
+from slimclr.errors import UserError
+from slimclr.files import atomic_path, sha256, write_json, write_text
+from slimclr.losses import kl_distillation, loss_weights
+from slimclr.methods import METHODS, Method, SubNetworkLoss
+from slimclr.nn import SlimmableResNet
+from slimclr.nn.counts import count_macs, count_parameters
+from slimclr.nn.weights import BACKBONE, save_weights
+from slimclr.optim import LARS, learning_rate
+from slimclr.provenance import provenance
+
+
+def pretrain(
+    recipe: Pretrain, *, run: str, seed: int, data: Path | None, out: Path, checkpoints: Path, gpus: int, paper: bool
+) -> None:
+    """Train one run and write weights.safetensors, config.yaml, metrics.jsonl and metrics.json into `out`.
+
+    Args:
+        recipe: What to train.
+        run: Its name.
+        seed: Seed of weights, order and views.
+        data: Training images, an LMDB or a folder; not needed for a random backbone.
+        out: Folder of the results.
+        checkpoints: Folder of this run's rolling checkpoints.
+        gpus: GPUs to use; 0 is the CPU.
+        paper: The recipe is the paper's.
+    """
+    started = time.time()
+    folder = checkpoints / fingerprint(recipe)[:12] / f"seed{seed}"
+    torch.manual_seed(seed)
+    backbone = _backbone(recipe)
+    if recipe.method.name == "random":
+        exported = {f"{BACKBONE}{name}": tensor for name, tensor in backbone.state_dict().items()}
+        deviations: list[str] = []
+        steps = 0
+        (folder / "tensorboard").mkdir(parents=True, exist_ok=True)
+        write_text(folder / "metrics.jsonl", "")
+        main = True
+    else:
+        with processes(gpus) as where:
+            trainer, deviations = _trainer(recipe, backbone, run, seed, data, folder, where)
+            trainer.train()
+            exported, steps, main = trainer.method.exported(), trainer.step, where.main
+    if main:
+        if not paper:
+            deviations = ["it is not a run of the paper", *deviations]
+        _write(recipe, backbone, exported, run, seed, steps, deviations, folder, out, started)
+
+
+def _trainer(
+    recipe: Pretrain, backbone: SlimmableResNet, run: str, seed: int, data: Path | None, folder: Path, where: Processes
+) -> tuple[Trainer, list[str]]:
+    plan = plan_batch(recipe, where.world)
+    if data is None:
+        raise UserError(f"{run}: training needs images; name an LMDB or a folder with --data")
+    assert recipe.optimizer is not None, "the config refuses a trained method without an optimiser"
+    images = open_images(data)
+    method = build_method(recipe, backbone, classes=len(images.classes))
+    if where.world > 1 and recipe.batch_norm == "synchronised":
+        if where.device.type != "cuda":
+            raise UserError(f"{run}: batch norm can be synchronised on GPUs only; train on one process, or on GPUs")
+        method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    to_device(method, where.device)
+    loader = training_loader(
+        images,
+        training_transforms(recipe.views, image_size=recipe.image_size),
+        total_batch=recipe.batch,
+        batch=plan.per_gpu,
+        seed=seed,
+        workers=recipe.workers,
+        rank=where.rank,
+        world=where.world,
+    )
+    steps_per_epoch = len(loader) // plan.accumulation
+    # The same network on every process, its own random numbers (shuffled batch norm, dropped keys) on each.
+    torch.manual_seed(seed + where.rank)
+    trainer = Trainer(
+        method=method,
+        optimizer=build_optimizer(recipe.optimizer, method.trainable()),
+        schedule=build_schedule(
+            recipe.schedule,
+            lr=recipe.optimizer.lr,
+            epochs=recipe.epochs,
+            steps_per_epoch=steps_per_epoch,
+            slow_start_epoch=recipe.slow_start_epoch,
+        ),
+        loader=loader,
+        epochs=recipe.epochs,
+        where=where,
+        folder=folder,
+        accumulation=plan.accumulation,
+        precision=recipe.precision,
+        log_every=recipe.log_every,
+        name=f"pretrain {run}",
+    )
+    return trainer, list(plan.deviations)
+
+
+def _backbone(recipe: Pretrain) -> SlimmableResNet:
+    shape = recipe.backbone
+    return SlimmableResNet(shape.depth, shape.base_width, shape.widths, zero_init_residual=shape.zero_init_residual)
+
+
+def build_method(recipe: Pretrain, backbone: SlimmableResNet, *, classes: int) -> Method:
+    """The method of a recipe around its backbone.
+
+    Args:
+        recipe: What to train.
+        backbone: Its network.
+        classes: Number of classes, for supervised training.
+    """
+    method = recipe.method
+    parts: dict[str, Any] = method.model_dump(exclude={"name"})
+    if method.name == "mocov3":
+        parts["epochs"] = recipe.epochs
+    if method.name == "supervised":
+        parts["classes"] = classes
+    return METHODS[method.name](
+        backbone,
+        slow_start_epoch=recipe.slow_start_epoch,
+        combine=build_combination(recipe, backbone.widths),
+        **parts,
+    )
+
+
+def to_device(module: nn.Module, device: torch.device) -> None:
+    """Move a network, its convolutions in the memory format that they are fastest in."""
+    module.to(device)
+    for parameter in module.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+
+def build_combination(recipe: Pretrain, widths: Sequence[float]) -> SubNetworkLoss:
+    """Re-weighting and distillation of a recipe."""
+    weights, settings = loss_weights(recipe.loss_weights, widths), recipe.distillation
+    if settings is None:
+        return SubNetworkLoss(weights)
+    distillation = partial(
+        kl_distillation,
+        student_temperature=settings.student_temperature,
+        teacher_temperature=settings.teacher_temperature,
+    )
+    return SubNetworkLoss(weights, distillation, settings.share)
+
+
+def build_optimizer(settings: Optimizer, module: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser of a recipe; weight decay applies to every parameter, as in the reference (LARS: to matrices)."""
+    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.SGD
+    if settings.name == "lars":
+        optimizer = partial(LARS, trust=settings.trust)
+    return optimizer(
+        module.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+    )
+
+
+def build_schedule(
+    settings: Schedule, *, lr: float, epochs: int, steps_per_epoch: int, slow_start_epoch: int = 0
+) -> partial[float]:
+    """Step -> learning rate of a recipe."""
+    steps = epochs * steps_per_epoch
+    return partial(
+        learning_rate,
+        base=lr,
+        steps=steps,
+        warmup_steps=settings.warmup * steps,
+        milestones=[epoch * steps_per_epoch for epoch in settings.milestones],
+        gamma=settings.gamma,
+        slim_start_step=slow_start_epoch * steps_per_epoch,
+        slim_start_lr=settings.slim_start_lr,
+    )
+
+
+def _write(
+    recipe: Pretrain,
+    backbone: SlimmableResNet,
+    exported: dict[str, torch.Tensor],
+    run: str,
+    seed: int,
+    steps: int,
+    deviations: list[str],
+    folder: Path,
+    out: Path,
+    started: float,
+) -> None:
+    shape = {"depth": backbone.depth, "base_width": backbone.base_width, "widths": list(backbone.widths)}
+    identity = {"schema": 1, "run": run, "stage": "pretrain", "seed": seed, "method": recipe.method.name}
+    save_weights(out / "weights.safetensors", exported, identity | shape | {"recipe_sha256": fingerprint(recipe)})
+    write_text(out / "config.yaml", yaml.safe_dump(dump(recipe), sort_keys=False))
+    with atomic_path(out / "metrics.jsonl") as part:
+        part.write_bytes((folder / "metrics.jsonl").read_bytes())
+    copy_records(folder, out)
+    last = _last_widths(out / "metrics.jsonl")
+    widths = {
+        str(width): {
+            "params": count_parameters(backbone, width),
+            "macs": count_macs(backbone, width, image_size=recipe.image_size),
+            **last.get(str(width), {}),
+        }
+        for width in backbone.widths
+    }
+    write_json(
+        out / "metrics.json",
+        identity
+        | {
+            "arch": backbone.arch,
+            "image_size": recipe.image_size,
+            "epochs": recipe.epochs,
+            "steps": steps,
+            "comparable": not deviations,
+            "comparable_because": deviations,
+            "widths": widths,
+            "weights_sha256": sha256(out / "weights.safetensors"),
+            "recipe_sha256": fingerprint(recipe),
+            "provenance": provenance(started),
+        },
+    )
+
+
+def _last_widths(path: Path) -> dict[str, Any]:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return json.loads(lines[-1])["widths"] if lines else {}

@@ -1,0 +1,134 @@
+"""Linear probes of one run."""
+
+import time
+from pathlib import Path
+
+import torch
+
+from slimclr.config import Probe, fingerprint
+from slimclr.data import open_images
+from slimclr.data.loaders import Images, training_loader, validation_loader
+from slimclr.data.views import training_transforms, validation_transform
+from slimclr.engine.distributed import Processes, processes
+from slimclr.engine.loop import Trainer
+from slimclr.errors import UserError
+from slimclr.files import sha256, write_json
+from slimclr.nn import SlimmableLinear, SlimmableResNet
+from slimclr.nn.weights import load_backbone, read_weights
+from slimclr.probe import LinearProbe, OwnClassifier, evaluate
+from slimclr.provenance import provenance
+from slimclr.stages.pretrain import build_optimizer, build_schedule, to_device
+
+
+def probe(
+    recipe: Probe,
+    *,
+    run: str,
+    seed: int,
+    weights: Path,
+    train: Path,
+    val: Path,
+    out: Path,
+    checkpoints: Path,
+    gpus: int,
+) -> None:
+    """Train one linear classifier per width on a frozen backbone, evaluate the last epoch, write metrics.json.
+
+    Args:
+        recipe: How to train the probe.
+        run: The run's name.
+        seed: Seed of classifier, order and views.
+        weights: `weights.safetensors` of the run.
+        train: Training images, an LMDB or a folder.
+        val: Validation images.
+        out: `metrics.json`.
+        checkpoints: Folder of this probe's rolling checkpoints.
+        gpus: GPUs to use; 0 is the CPU.
+    """
+    started = time.time()
+    backbone, _ = load_backbone(weights)
+    digest = sha256(weights)
+    # Classifiers of other weights are of no use to this backbone.
+    folder = checkpoints / fingerprint(recipe)[:12] / f"seed{seed}-{digest[:12]}"
+    train_images, val_images = open_images(train), open_images(val)
+    if list(train_images.classes) != list(val_images.classes):
+        raise UserError(f"{val}: its classes differ from those of {train}; extract both from the same archives")
+    with processes(gpus) as where:
+        if recipe.batch % where.world:
+            raise UserError(f"probe.batch: {recipe.batch} images do not divide among {where.world} GPUs")
+        torch.manual_seed(seed)
+        method: LinearProbe | OwnClassifier
+        if recipe.epochs:
+            method = linear = LinearProbe(backbone, len(train_images.classes))
+            to_device(linear, where.device)
+            _train(recipe, linear, train_images, run=run, seed=seed, folder=folder, where=where)
+        else:
+            method = _own_classifier(weights, backbone, len(val_images.classes))
+            to_device(method, where.device)
+        transform = validation_transform(resize=recipe.resize, image_size=recipe.image_size)
+        loader = validation_loader(
+            val_images,
+            transform,
+            batch=max(1, recipe.batch // where.world // 4),
+            workers=recipe.workers,
+            rank=where.rank,
+            world=where.world,
+        )
+        accuracies = evaluate(method, loader, where.device)
+        if not where.main:
+            return
+    write_json(
+        out,
+        {
+            "schema": 1,
+            "run": run,
+            "stage": "probe",
+            "seed": seed,
+            "arch": backbone.arch,
+            "epochs": recipe.epochs,
+            "widths": {str(width): {k: round(v, 4) for k, v in top.items()} for width, top in accuracies.items()},
+            "weights_sha256": digest,
+            "recipe_sha256": fingerprint(recipe),
+            "provenance": provenance(started),
+        },
+    )
+
+
+def _train(
+    recipe: Probe, method: LinearProbe, images: Images, *, run: str, seed: int, folder: Path, where: Processes
+) -> None:
+    assert recipe.optimizer is not None, "the config refuses a probe without an optimiser"
+    loader = training_loader(
+        images,
+        training_transforms("normal", image_size=recipe.image_size),
+        total_batch=recipe.batch,
+        batch=recipe.batch // where.world,
+        seed=seed,
+        workers=recipe.workers,
+        rank=where.rank,
+        world=where.world,
+    )
+    Trainer(
+        method=method,
+        optimizer=build_optimizer(recipe.optimizer, method.trainable()),
+        schedule=build_schedule(
+            recipe.schedule, lr=recipe.optimizer.lr, epochs=recipe.epochs, steps_per_epoch=len(loader)
+        ),
+        loader=loader,
+        epochs=recipe.epochs,
+        where=where,
+        folder=folder,
+        log_every=recipe.log_every,
+        name=f"probe {run}",
+    ).train()
+
+
+def _own_classifier(weights: Path, backbone: SlimmableResNet, classes: int) -> OwnClassifier:
+    tensors, _ = read_weights(weights)
+    if "head.weight" not in tensors or len(tensors["head.weight"]) != classes:
+        raise UserError(
+            f"{weights}: holds no classifier of {classes} classes; a probe of 0 epochs needs a supervised run"
+        )
+    head = SlimmableLinear(backbone.out_features, classes, backbone.widths, fixed_out=True)
+    head.load_state_dict({name: tensors[f"head.{name}"] for name in ("weight", "bias")})
+    return OwnClassifier(backbone, head)

@@ -1,0 +1,280 @@
+"""What of detection can be tested in one process; needs mmdet (see test_in_venv.py for the environments without it)."""
+
+import copy
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from slimclr.errors import UserError
+from slimclr.nn import SlimmableResNet
+from slimclr.nn.weights import save_weights
+
+pytest.importorskip("mmdet", reason="mmdet is in .venvs/detection only; test_in_venv.py runs these tests there")
+
+from mmengine.config import ConfigDict
+from mmengine.optim import OptimWrapper
+from mmengine.runner import Runner
+
+from slimclr.detection import transfer
+from slimclr.detection.backbone import SlimmableBackbone
+from slimclr.detection.recipe import base_model, build_config
+from slimclr.nn.layers import used_slices
+
+WIDTHS = (1.0, 0.5)
+SIZES = {
+    "fpn_channels": 16,
+    "fc_channels": 32,
+    "mask_convs": 1,
+    "anchor_scale": 4,
+    "proposals": 20,
+    "rpn_samples": 16,
+    "roi_samples": 16,
+    "detections": 10,
+}
+RECIPE = {
+    "epochs": 1,
+    "milestones": [1],
+    "batch": 4,
+    "lr": 0.01,
+    "momentum": 0.9,
+    "weight_decay": 1e-4,
+    "grad_clip": 5.0,
+    "warmup_iterations": 2,
+    "warmup_ratio": 0.001,
+    "image_scale": (64, 64),
+    "flip": 0.5,
+    "seed": 0,
+    "workers": 0,
+    **SIZES,
+}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    network = SlimmableResNet(14, 8, WIDTHS, zero_init_residual=False)
+    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
+    tensors = {f"backbone.{name}": tensor for name, tensor in network.state_dict().items()}
+    save_weights(path, tensors, {"depth": 14, "base_width": 8, "widths": list(WIDTHS)})
+    return path
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve images with one triangle and one box each; ids of categories and images have gaps."""
+    folder = tmp_path_factory.mktemp("coco")
+    (folder / "annotations").mkdir()
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 4)):
+        (folder / f"{split}2017").mkdir()
+        images, annotations = [], []
+        for index in range(count):
+            image = Image.fromarray(rng.integers(0, 90, (64, 72, 3), dtype=np.uint8))
+            name, image_id = f"{index:012d}.jpg", 10 * index + 3
+            images.append({"id": image_id, "file_name": name, "width": 72, "height": 64})
+            for kind, polygon in ((7, [(8, 8), (30, 8), (8, 34)]), (90, [(40, 20), (64, 20), (64, 50), (40, 50)])):
+                points = np.array(polygon) + rng.integers(-4, 5, 2)
+                ImageDraw.Draw(image).polygon([tuple(p) for p in points.tolist()], fill=(230, 40 * (kind == 7), 0))
+                low, size = points.min(0), np.ptp(points, axis=0)
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": image_id,
+                        "category_id": kind,
+                        "bbox": [*low.tolist(), *size.tolist()],
+                        "area": float(size.prod() / (2 if kind == 7 else 1)),
+                        "iscrowd": 0,
+                        "segmentation": [points.ravel().astype(float).tolist()],
+                    }
+                )
+            image.save(folder / f"{split}2017" / name)
+        categories = [{"id": 7, "name": "triangle"}, {"id": 90, "name": "box"}]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        (folder / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(content))
+    return folder
+
+
+def _runner(weights: Path, coco: Path, folder: Path) -> Runner:
+    config = build_config(
+        weights=weights,
+        stage_channels=(32, 64, 128, 256),
+        coco=coco,
+        classes=transfer.check_coco(coco),
+        checkpoints=folder,
+        resume_from=None,
+        **RECIPE,
+    )
+    return Runner.from_cfg(config)
+
+
+def test_narrow_maps_are_zero_padded(weights: Path) -> None:
+    backbone = SlimmableBackbone(str(weights)).eval()
+    images = torch.randn(2, 3, 64, 64)
+    for width in WIDTHS:
+        maps = backbone(images, width)
+        assert [m.shape[1] for m in maps] == [32, 64, 128, 256]
+        for padded, narrow in zip(maps, backbone.network.feature_maps(images, width), strict=True):
+            torch.testing.assert_close(padded[:, : narrow.shape[1]], narrow)
+            assert not padded[:, narrow.shape[1] :].any()
+
+
+def test_every_parameter_is_used_by_a_width_or_belongs_to_another(weights: Path) -> None:
+    backbone = SlimmableBackbone(str(weights))
+    names = dict(backbone.network.named_parameters())
+    for width in WIDTHS:
+        used = used_slices(backbone.network, width)
+        others = {id(tensor) for tensor in backbone.other_parameters(width)}
+        assert others
+        assert {name for name, tensor in names.items() if id(tensor) not in others} == set(used)
+
+
+def test_joint_step_sums_the_gradients_of_the_widths(weights: Path, coco: Path, tmp_path: Path) -> None:
+    runner = _runner(weights, coco, tmp_path)
+    model = runner.model.train()
+    batch = next(iter(runner.build_dataloader(runner.cfg.train_dataloader, seed=0)))
+
+    class Recorder(OptimWrapper):
+        def step(self, **kwargs):
+            self.seen = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    def losses(width: float) -> torch.Tensor:
+        data = model.data_preprocessor(copy.deepcopy(batch), True)
+        return model.parse_losses(model(**data, mode="loss", width=width))[0]
+
+    wrapper = Recorder(torch.optim.SGD(model.parameters(), lr=0.1))
+    torch.manual_seed(3)
+    log = model.train_step(copy.deepcopy(batch), wrapper)
+
+    torch.manual_seed(3)
+    total = [losses(width) for width in model.widths]
+    model.zero_grad()
+    sum(total).backward()
+    assert set(wrapper.seen) == {name for name, _ in model.named_parameters()}
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(wrapper.seen[name], parameter.grad, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(log["loss"], sum(total).detach())
+    assert set(log) == {"loss", "loss_1.0", "loss_0.5"}
+
+
+def test_perfect_predictions_score_100_and_none_0(
+    weights: Path, coco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = _runner(weights, coco, tmp_path)
+    truth = json.loads((coco / "annotations/instances_val2017.json").read_text())["annotations"]
+
+    def predict_step(data: dict, width: float) -> list:
+        samples = model.data_preprocessor(data, False)["data_samples"]
+        for sample in samples:
+            mine = [a for a in truth if a["image_id"] == sample.img_id and width == 1.0]
+            masks = np.zeros((len(mine), *sample.ori_shape), dtype=bool)
+            for mask, annotation in zip(masks, mine, strict=True):
+                canvas = Image.new("1", sample.ori_shape[::-1])
+                ImageDraw.Draw(canvas).polygon(annotation["segmentation"][0], fill=1)
+                mask[:] = np.asarray(canvas)
+            boxes = torch.tensor([a["bbox"] for a in mine]).reshape(-1, 4)
+            boxes[:, 2:] += boxes[:, :2]
+            sample.pred_instances = type(sample.gt_instances)(
+                bboxes=boxes,
+                scores=torch.ones(len(mine)),
+                labels=torch.tensor([(7, 90).index(a["category_id"]) for a in mine], dtype=torch.long),
+                masks=torch.from_numpy(masks),
+            )
+        return samples
+
+    model = runner.model
+    monkeypatch.setattr(model, "predict_step", predict_step)
+    widths = transfer.evaluate(runner, annotations=coco / "annotations/instances_val2017.json")
+    assert widths["1.0"]["box_ap"] == widths["1.0"]["mask_ap50"] == 100.0
+    assert widths["1.0"]["mask_ap"] > 70
+    assert set(widths["0.5"].values()) == {0.0}
+
+
+def test_prediction_depends_on_the_width(weights: Path, coco: Path, tmp_path: Path) -> None:
+    runner = _runner(weights, coco, tmp_path)
+    model = runner.model.eval()
+    batch = next(iter(runner.build_dataloader(runner.cfg.eval_dataloader, seed=0)))
+    data = model.data_preprocessor(batch, False)
+    levels = {width: model.extract_feat((data["inputs"], width)) for width in WIDTHS}
+    assert len(levels[1.0]) == 5
+    assert not torch.allclose(levels[1.0][0], levels[0.5][0])
+
+
+def test_the_model_is_mmdets_own_but_for_the_backbone() -> None:
+    config = build_config(
+        weights=Path("w"),
+        stage_channels=(256, 512, 1024, 2048),
+        coco=Path("coco"),
+        classes=[str(index) for index in range(80)],
+        checkpoints=Path("work"),
+        resume_from=None,
+        **{name: value for name, value in RECIPE.items() if name not in SIZES},
+    )
+    base = base_model()
+    ours = ConfigDict(copy.deepcopy(config.model.to_dict()))
+    for section in ("type", "backbone"):
+        ours.pop(section), base.pop(section)
+    assert ours.to_dict() == base
+
+
+def test_train_resume_and_change_of_recipe(weights: Path, coco: Path, tmp_path: Path) -> None:
+    paths = {"weights": weights, "coco": coco, "checkpoints": tmp_path / "work"}
+    first = transfer.run_transfer(**paths, **RECIPE)
+    assert set(first) == {"1.0", "0.5"}
+    assert all(set(values) == set(transfer.METRICS) for values in first.values())
+
+    saved = (tmp_path / "work/epoch_1.pth").stat().st_mtime_ns
+    assert transfer.run_transfer(**paths, **RECIPE) == first
+    assert (tmp_path / "work/epoch_1.pth").stat().st_mtime_ns == saved
+    with pytest.raises(UserError, match=r"another recipe \(lr changed\)"):
+        transfer.run_transfer(**paths, **(RECIPE | {"lr": 0.5}))
+
+
+def test_newest_checkpoint_skips_one_cut_short(tmp_path: Path) -> None:
+    assert transfer.newest_checkpoint(tmp_path / "none") is None
+    for epoch in (2, 10):
+        with zipfile.ZipFile(tmp_path / f"epoch_{epoch}.pth", "w") as archive:
+            archive.writestr("data", "x" * 100)
+    assert transfer.newest_checkpoint(tmp_path).name == "epoch_10.pth"
+    whole = (tmp_path / "epoch_10.pth").read_bytes()
+    (tmp_path / "epoch_10.pth").write_bytes(whole[:60])
+    assert transfer.newest_checkpoint(tmp_path).name == "epoch_2.pth"
+
+
+def test_batch_must_be_divisible_by_the_processes() -> None:
+    with pytest.raises(UserError, match="batch 4 is not divisible by 3"):
+        build_config(
+            weights=Path("w"),
+            stage_channels=(1, 2, 3, 4),
+            coco=Path("c"),
+            classes=["a"],
+            checkpoints=Path("k"),
+            resume_from=None,
+            processes=3,
+            **RECIPE,
+        )
+
+
+@pytest.mark.parametrize("name", ["annotations/instances_val2017.json", "train2017", "val2017/000000000002.jpg"])
+def test_missing_parts_of_coco_are_named(coco: Path, tmp_path: Path, name: str) -> None:
+    broken = tmp_path / "coco"
+    shutil.copytree(coco, broken)
+    (shutil.rmtree if (broken / name).is_dir() else Path.unlink)(broken / name)
+    with pytest.raises(UserError, match=name):
+        transfer.check_coco(broken)
+
+
+def test_annotations_without_instances_are_refused(coco: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "coco"
+    shutil.copytree(coco, broken)
+    path = broken / "annotations/instances_train2017.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"annotations": []}))
+    with pytest.raises(UserError, match="no annotated instance"):
+        transfer.check_coco(broken)
+    with pytest.raises(UserError, match="no such folder"):
+        transfer.check_coco(tmp_path / "nowhere")

@@ -1,0 +1,48 @@
+"""How the total batch is spread over GPUs."""
+
+from pathlib import Path
+
+import pytest
+
+from slimclr.config import load_recipe
+from slimclr.engine.plan import plan_batch
+from slimclr.errors import UserError
+
+RUNS = Path(__file__).parents[3] / "config" / "runs"
+
+
+def plan(run, gpus):
+    return plan_batch(load_recipe(RUNS / f"{run}.yaml").pretrain, gpus)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "per_gpu", "accumulation", "comparable"),
+    [(4, 256, 1, True), (2, 256, 2, True), (1, 256, 4, False), (8, 128, 1, False)],
+)
+def test_batch_norm_per_gpu_keeps_its_batch_by_accumulation(gpus, per_gpu, accumulation, comparable):
+    got = plan("slimclr_mocov2_200ep", gpus)
+    assert (got.per_gpu, got.accumulation, not got.deviations) == (per_gpu, accumulation, comparable)
+
+
+def test_why_it_is_not_comparable():
+    assert plan("slimclr_mocov2_200ep", 8).deviations == ("batch norm sees 128 images, the recipe says 256",)
+    assert plan("slimclr_mocov2_200ep", 1).deviations == ("with one process the keys' batch norm is not shuffled",)
+
+
+@pytest.mark.parametrize("run", ["slimclr_mocov3_300ep", "slimclr_simclr_100ep"])
+def test_accumulation_that_changes_the_method_is_refused(run):
+    assert plan(run, 8).accumulation == 1
+    with pytest.raises(UserError, match=r"needs 2 accumulated batches.*use 8 GPUs.*allow_not_comparable"):
+        plan(run, 4)
+
+
+def test_it_runs_when_that_is_allowed():
+    recipe = load_recipe(RUNS / "slimclr_mocov3_300ep.yaml").pretrain.model_copy(update={"allow_not_comparable": True})
+    got = plan_batch(recipe, 4)
+    assert (got.per_gpu, got.accumulation) == (128, 2)
+    assert any("negatives come from 512 of 1024" in reason for reason in got.deviations)
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    with pytest.raises(UserError, match="1024 images do not divide among 3 GPUs"):
+        plan("slimclr_mocov2_200ep", 3)

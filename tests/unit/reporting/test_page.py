@@ -1,0 +1,234 @@
+"""The report as files: complete, self-contained, the same twice, and clear about what is missing."""
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from slimclr.errors import UserError
+from slimclr.reporting import write_report
+from slimclr.reporting.figures import thin
+
+RUNS = {"slim": ["slim", "slim_seed1"], "plain": ["plain"], "random_resnet50": ["random_resnet50"]}
+WIDTHS = {"slim": ["1.0", "0.5"], "plain": ["1.0"], "random_resnet50": ["1.0", "0.5"]}
+VOID = {"meta", "link", "br", "hr", "img", "input", "wbr"}
+REFERENCES = """
+sources: {readme: {title: some README, url: "https://example.org"}}
+references:
+  - {run: plain, stage: probe, metric: top1, widths: {"1.0": 67.5}, source: readme}
+"""
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    folder = tmp_path / "results"
+    for run, directories in RUNS.items():
+        random = run.startswith("random")
+        for seed, directory in enumerate(directories):
+            head = {
+                "schema": 1,
+                "run": directory,
+                "seed": seed,
+                "method": "random" if random else "mocov2",
+                "arch": "resnet50",
+                "epochs": 0 if random else 2,
+                "comparable": run != "slim",
+                "comparable_because": ["one <GPU>"] if run == "slim" else [],
+                "recipe_sha256": "0123456789abcdef" * 4,
+                "weights_sha256": "f" * 64,
+                "provenance": {
+                    "git_commit": "abc123",
+                    "versions": {"torch": "2.13.0"},
+                    "machine": "box",
+                    "device": "CPU",
+                    "started": "2026-01-02T03:04:05+00:00",
+                    "duration_s": 61.0,
+                },
+            }
+            costs = {width: {"params": 4e6 * float(width), "macs": 2e9 * float(width)} for width in WIDTHS[run]}
+            put(folder / "pretrain" / directory / "metrics.json", head | {"stage": "pretrain", "widths": costs})
+            accuracies = {width: {"top1": 66.0 * float(width) + seed, "top5": 88.0} for width in WIDTHS[run]}
+            put(folder / "probe" / directory / "metrics.json", head | {"stage": "probe", "widths": accuracies})
+            if not random:
+                log = [
+                    {"step": step, "epoch": step / 2, "lr": 0.1, "loss": 7.0, "widths": {"1.0": {"loss": 7.0 - step}}}
+                    for step in range(4)
+                ]
+                text = "".join(json.dumps(line) + "\n" for line in log)
+                (folder / "pretrain" / directory / "metrics.jsonl").write_text(text)
+    transfer = {"schema": 1, "run": "plain", "stage": "transfer", "widths": {"1.0": {"box_ap": 38.0, "mask_ap": 34.0}}}
+    put(folder / "transfer" / "plain" / "metrics.json", transfer)
+    (tmp_path / "references.yaml").write_text(REFERENCES)
+    return folder
+
+
+def put(path: Path, value: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+def write(results: Path, out: str = "report") -> Path:
+    write_report(
+        results,
+        results.parent / out,
+        runs=RUNS,
+        transfer_runs=["plain"],
+        references=results.parent / "references.yaml",
+        config_sha256="9" * 64,
+        config_name="config/demo.yaml",
+    )
+    return results.parent / out
+
+
+class Page(HTMLParser):
+    """Checks that elements nest, and collects tables, ids and everything that a browser would load."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tables: list[list[list[str]]] = []
+        self.loaded: list[str] = []
+        self.anchors: list[str] = []
+        self.ids: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+        if tag == "section":
+            self.ids.append(attributes["id"])
+        if tag == "a":
+            self.anchors.append(attributes["href"])
+        elif tag in ("script", "link", "img", "iframe", "object", "image"):
+            self.loaded.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "td" in self.open or "th" in self.open:
+            self.tables[-1][-1][-1] += data.strip()
+
+
+def test_page_is_whole_and_loads_nothing(results):
+    text = (write(results) / "index.html").read_text()
+    page = Page(text)
+    assert page.loaded == []
+    assert "@import" not in text
+    assert all(not part.startswith("url(") or part.startswith("url(#") for part in text.split() if "url(" in part)
+    local = [anchor.removeprefix("#") for anchor in page.anchors if anchor.startswith("#")]
+    assert set(local) == set(page.ids)
+
+
+def test_page_shows_every_run_and_width(results):
+    page = Page((write(results) / "index.html").read_text())
+    (probe,) = [table for table in page.tables if "Top-1" in table[0]]
+    assert probe[1:] == [
+        # 66 and 67: mean 66.5, sample standard deviation 1 / sqrt(2).
+        ["slim†", "1.0", "66.50 ± 0.71", "", "", "88.00 ± 0.00", "2"],
+        ["0.5", "33.50 ± 0.71", "", "", "88.00 ± 0.00", "2"],
+        ["plain", "1.0", "66.00", "67.5", "−1.50", "88.00", "1"],
+        ["random_resnet50", "1.0", "66.00", "", "", "88.00", "1"],
+        ["0.5", "33.00", "", "", "88.00", "1"],
+    ]
+
+
+def test_page_says_what_is_not_comparable_and_escapes_it(results):
+    text = (write(results) / "index.html").read_text()
+    assert "one &lt;GPU&gt;" in text
+    assert "1 of 3 runs" in text
+
+
+def test_files_and_their_content(results):
+    out = write(results)
+    names = ["accuracy", "training_plain", "training_slim"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "figures", "index.html", "tables.csv", "tables.md", "tables.tex",
+    ]  # fmt: skip
+    assert sorted(path.name for path in (out / "figures").iterdir()) == sorted(
+        f"{name}.{ending}" for name in names for ending in ("svg", "png")
+    )
+    frame = pd.read_csv(out / "tables.csv", dtype={"width": str})
+    row = frame[(frame["run"] == "plain") & (frame["metric"] == "top1")].iloc[0]
+    assert (row["value"], row["published"], row["difference"], row["source"]) == (66.0, 67.5, -1.5, "some README")
+    assert r"\begin{tabular}" in (out / "tables.tex").read_text()
+    assert "| plain | 1.0 | 66.00 | 67.5 | −1.50 | 88.00 | 1 |" in (out / "tables.md").read_text()
+
+
+def test_written_twice_it_is_the_same(results):
+    first, second = write(results, "first"), write(results, "second")
+    files = [path.relative_to(first) for path in first.rglob("*") if path.is_file()]
+    assert len(files) == 10
+    for file in files:
+        assert (first / file).read_bytes() == (second / file).read_bytes(), file
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("probe/plain/metrics.json", None, "No such file"),
+        ("probe/plain/metrics.json", "{", "Invalid JSON"),
+        (
+            "probe/plain/metrics.json",
+            '{"schema": 2, "run": "plain", "stage": "probe", "widths": {"1.0": {}}}',
+            "schema",
+        ),
+        ("probe/plain/metrics.json", '{"schema": 1, "run": "x", "stage": "probe", "widths": {"1.0": {}}}', "run 'x'"),
+        (
+            "probe/plain/metrics.json",
+            '{"schema": 1, "run": "plain", "stage": "probe", "widths": {"1.0": {}}}',
+            "'top1'",
+        ),
+        ("probe/plain/metrics.json", '{"schema": 1, "run": "plain", "stage": "probe", "widths": {"w": {}}}', "'w'"),
+        ("transfer/plain/metrics.json", None, "No such file"),
+        ("pretrain/plain/metrics.jsonl", None, "No such file"),
+        ("pretrain/plain/metrics.jsonl", '{"epoch": 1, "widths": {}}', "line 1: no key 'lr'"),
+        ("pretrain/plain/metrics.jsonl", "nonsense", "line 1"),
+    ],
+)
+def test_an_unusable_file_is_named_with_the_rule_to_run(results, file, text, message):
+    path = results / file
+    path.unlink()
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=message) as raised:
+        write(results)
+    assert str(path) in str(raised.value)
+    assert f"run the rule {file.split('/')[0]} again" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_transfer_run_must_be_a_run(results):
+    with pytest.raises(UserError, match="'typo' belongs to no run"):
+        write_report(
+            results,
+            results.parent / "report",
+            runs=RUNS,
+            transfer_runs=["typo"],
+            references=results.parent / "references.yaml",
+            config_sha256="9" * 64,
+            config_name="demo",
+        )
+
+
+def test_thin_averages_neighbours():
+    x, y = thin(np.arange(5.0), np.array([0.0, 2.0, 4.0, 6.0, 10.0]), points=3)
+    assert x.tolist() == [0.5, 2.5, 4.0]
+    assert y.tolist() == [1.0, 5.0, 10.0]
+    short = np.arange(3.0)
+    assert thin(short, short, points=3)[0] is short

@@ -1,0 +1,231 @@
+"""Tables against figures worked out by hand."""
+
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from slimclr.errors import UserError
+from slimclr.reporting.references import References, load_references
+from slimclr.reporting.results import VALUE_COLUMNS, Record, StageMetrics
+from slimclr.reporting.tables import (
+    CSV_COLUMNS,
+    Cell,
+    Column,
+    Note,
+    Table,
+    cost_table,
+    duration,
+    gain_table,
+    not_comparable,
+    probe_table,
+    sources_table,
+    summarise,
+    to_csv,
+    to_latex,
+    to_markdown,
+    transfer_table,
+)
+
+REFERENCES_FILE = Path(__file__).parents[3] / "config" / "references.yaml"
+
+REFERENCES = References.model_validate(
+    {
+        "sources": {"readme": {"title": "some README", "url": "https://example.org"}, "other": {"title": "another"}},
+        "references": [
+            {"run": "plain", "stage": "probe", "metric": "top1", "widths": {"1.0": 67.5}, "spread": 0.1,
+             "source": "readme", "note": "another batch size"},
+            {"run": "plain", "stage": "probe", "metric": "top1", "widths": {"1.0": 60.0}, "source": "other"},
+            {"run": "slim", "stage": "transfer", "metric": "box_ap", "widths": {"1.0": 38.2}, "source": "other",
+             "context": True},
+        ],
+    }
+)  # fmt: skip
+
+
+def values(*rows: tuple) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=VALUE_COLUMNS)
+
+
+SUMMARY = summarise(
+    values(
+        ("slim", "mocov2", "resnet50", "pretrain", "1.0", "params", 4e6),
+        ("slim", "mocov2", "resnet50", "pretrain", "1.0", "macs", 2e9),
+        ("slim", "mocov2", "resnet50", "pretrain", "0.5", "params", 1e6),
+        ("slim", "mocov2", "resnet50", "pretrain", "0.5", "macs", 5e8),
+        ("slim", "mocov2", "resnet50", "probe", "1.0", "top1", 66.0),
+        ("slim", "mocov2", "resnet50", "probe", "1.0", "top5", 86.0),
+        ("slim", "mocov2", "resnet50", "probe", "0.5", "top1", 60.0),
+        ("slim", "mocov2", "resnet50", "transfer", "1.0", "box_ap", 37.96),
+        # Three seeds: mean 67, deviations -1, 0 and 1, hence a sample standard deviation of 1.
+        ("plain", "mocov2", "resnet50", "probe", "1.0", "top1", 66.0),
+        ("plain", "mocov2", "resnet50", "probe", "1.0", "top1", 67.0),
+        ("plain", "mocov2", "resnet50", "probe", "1.0", "top1", 68.0),
+        ("random_resnet50", "random", "resnet50", "probe", "1.0", "top1", 5.25),
+    ),
+    REFERENCES,
+)
+
+
+def texts(table: Table) -> list[list[str]]:
+    return [[cell.text for cell in row] for row in table.rows]
+
+
+def test_summarise_averages_seeds_and_compares_with_the_first_reference():
+    row = SUMMARY[SUMMARY["run"] == "plain"].iloc[0]
+    assert (row["value"], row["spread"], row["n"]) == (67.0, 1.0, 3)
+    assert (row["published"], row["difference"], row["source"]) == (67.5, -0.5, "some README")
+
+
+def test_summarise_leaves_out_what_was_not_published():
+    slim = SUMMARY[(SUMMARY["run"] == "slim")]
+    assert slim["published"].isna().all(), "a context entry is not compared with"
+    assert slim["spread"].isna().all(), "one seed has no spread"
+
+
+def test_a_diverged_seed_is_not_averaged_away():
+    rows = [("plain", "m", "a", "probe", "1.0", "top1", value) for value in (1.0, math.nan)]
+    assert math.isnan(summarise(values(*rows), REFERENCES).iloc[0]["value"])
+
+
+def test_probe_table():
+    table = probe_table(SUMMARY, REFERENCES, {"slim": {"pretrain": ["one GPU"]}})
+    assert [column.title for column in table.columns] == [
+        "Run", "Width", "Top-1", "Published", "Difference", "Top-5", "Seeds",
+    ]  # fmt: skip
+    assert texts(table) == [
+        ["slim", "1.0", "66.00", "", "", "86.00", "1"],
+        ["slim", "0.5", "60.00", "", "", "", "1"],
+        ["plain", "1.0", "67.00 ± 1.00", "67.5 ± 0.1", "−0.50", "", "3"],
+        ["random_resnet50", "1.0", "5.25", "", "", "", "1"],
+    ]
+    assert table.rows[0][0].mark == "†"
+    assert table.rows[2][0].mark == ""
+    assert table.rows[2][3].mark == "a"
+    assert Note("a", "another batch size") in table.notes
+
+
+def test_gain_is_over_the_random_backbone_of_the_same_architecture_and_width():
+    table = gain_table(SUMMARY, {})
+    assert [column.title for column in table.columns] == ["Run", "Width 1.0", "Width 0.5"]
+    assert texts(table) == [["slim", "+60.75", ""], ["plain", "+61.75", ""]]
+
+
+def test_gain_table_is_empty_without_a_random_backbone():
+    assert gain_table(SUMMARY[SUMMARY["method"] != "random"], {}).rows == []
+
+
+def test_transfer_table_does_not_compare_with_another_network():
+    (row,) = texts(transfer_table(SUMMARY, REFERENCES, {}))
+    assert row == ["slim", "1.0", "38.0", "", "", "", "", "", "", "", "1"]
+
+
+def test_cost_table():
+    assert texts(cost_table(SUMMARY)) == [
+        ["resnet50", "1.0", "4.00", "100.0 %", "2.000", "100.0 %"],
+        ["resnet50", "0.5", "1.00", "25.0 %", "0.500", "25.0 %"],
+    ]
+
+
+def test_sources_table_lists_context_with_a_remark():
+    table = sources_table(["slim"], REFERENCES)
+    assert texts(table) == [["slim", "COCO box AP", "38.2 at 1.0", "another"]]
+    assert table.notes[0].text.startswith("not compared")
+
+
+def test_reasons_are_kept_by_stage_and_not_repeated():
+    def record(run: str, directory: str, stage: str, *because: str, comparable: bool = False) -> Record:
+        metrics = {"schema": 1, "run": directory, "stage": stage, "widths": {"1.0": {}}}
+        return Record(run, StageMetrics(**metrics, comparable=comparable, comparable_because=list(because)))
+
+    reasons = not_comparable(
+        [
+            record("a", "a", "pretrain", "one GPU"),
+            record("a", "a", "probe", "one GPU", "half the batch"),
+            record("a", "a_seed1", "pretrain", "one GPU"),
+            record("b", "b", "pretrain", comparable=True),
+            record("c", "c", "pretrain"),
+        ]
+    )
+    assert reasons == {
+        "a": {"pretrain": ["one GPU"], "probe": ["half the batch"]},
+        "c": {"pretrain": ["no reason was recorded"]},
+    }
+
+
+SMALL = Table(
+    key="small",
+    title="Small",
+    caption="One. Two.",
+    columns=[Column("Run", False), Column("Share")],
+    rows=[[Cell("a_b", "†"), Cell("−1.0 %")], [Cell("a_b"), Cell("x|y", url="https://example.org")]],
+    notes=[Note("", "Empty."), Note("†", "Why.")],
+)
+
+
+def test_markdown():
+    assert to_markdown(SMALL).splitlines() == [
+        "## Small",
+        "",
+        "One. Two.",
+        "",
+        "| Run | Share |",
+        "| --- | ---: |",
+        "| a_b [†] | −1.0 % |",
+        "| a_b | [x\\|y](https://example.org) |",
+        "",
+        "- Empty.",
+        "- [†] Why.",
+    ]
+
+
+def test_latex():
+    latex = to_latex(SMALL)
+    assert r"a\_b\textsuperscript{$\dagger$} & $-$1.0 \% \\" in latex
+    assert latex.count(r"\midrule") == 1, "rows of one run stay together"
+    assert latex.count("{") == latex.count("}")
+
+
+def test_csv_is_long_with_empty_fields():
+    lines = to_csv(SUMMARY).splitlines()
+    assert lines[0] == ",".join(CSV_COLUMNS)
+    assert "slim,probe,1.0,top1,66,,1,,," in lines
+    assert "plain,probe,1.0,top1,67,1,3,67.5,-0.5,some README" in lines
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, ""), (59.6, "00:01:00"), (3_725, "01:02:05"), (183_845, "2 d 03:04:05")]
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_the_published_figures_load():
+    references = load_references(REFERENCES_FILE)
+    assert references.find("mocov2_200ep", "probe", "top1", "1.0").widths == {"1.0": 67.5}
+    assert references.find("supervised_slimmable_100ep", "probe", "top1", "0.25").widths["0.25"] == 64.4
+    assert references.find("supervised_slimmable_100ep", "transfer", "box_ap", "1.0") is None
+    assert {entry.source for entry in references.references} == set(references.sources)
+    assert not [entry.run for entry in references.references if entry.run.startswith("slimclr")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sources: {}\nreferences: []\nextra: 1", "extra: Extra inputs"),
+        (
+            "sources: {}\nreferences: [{run: a, stage: probe, metric: top1, widths: {'1.0': 1}, source: b}]",
+            "'b' is none",
+        ),
+        ("sources: {}\nreferences: [{run: a, stage: probe, metric: top1, widths: {'1': 1}, source: b}]", "not a width"),
+        ("sources: [", "not valid YAML"),
+    ],
+)
+def test_faulty_references_are_refused_in_one_line(tmp_path, text, message):
+    path = tmp_path / "references.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message) as raised:
+        load_references(path)
+    assert "\n" not in str(raised.value)
+    assert str(path) in str(raised.value)

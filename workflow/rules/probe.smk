@@ -1,0 +1,28 @@
+"""Linear probes of all widths of a run."""
+
+
+rule probe:
+    input:
+        environment("train"),
+        weights="<results>/pretrain/{run}/weights.safetensors",
+        train="<data>/imagenet/train.lmdb",
+        val="<data>/imagenet/val.lmdb",
+    output:
+        metrics="<results>/probe/{run}/metrics.json",
+    log:
+        "<logs>/probe/{run}.log",
+    benchmark:
+        "<benchmarks>/probe/{run}.tsv"
+    container:
+        image("train")
+    threads: half_the_cores()
+    resources:
+        gpu=gpus,
+    params:
+        recipe=lambda wildcards: section(recipe(wildcards).probe),
+        seed=lambda wildcards: SEED_OF[wildcards.run],
+        checkpoints=lambda wildcards: str(WORK / f"checkpoints/probe/{wildcards.run}"),
+    shell:
+        "train_env slimclr probe --name {wildcards.run} --seed {params.seed} --gpus {resources.gpu}"
+        " --weights {input.weights:q} --train {input.train:q} --val {input.val:q} --out {output.metrics:q}"
+        " --checkpoints {params.checkpoints:q} --recipe {params.recipe:q} 2>&1 | tee -a {log}"

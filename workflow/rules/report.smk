@@ -1,0 +1,34 @@
+"""Tables, figures and the page over all runs of the config."""
+
+
+rule report:
+    input:
+        environment("train"),
+        pretrain=expand("<results>/pretrain/{run}/metrics.json", run=RUN_OF),
+        probe=expand("<results>/probe/{run}/metrics.json", run=RUN_OF),
+        transfer=expand("<results>/transfer/{run}/metrics.json", run=TRANSFER_RUNS),
+        references=f"{ROOT}/{CONFIG.references}",
+    output:
+        page="<results>/report/index.html",
+        markdown="<results>/report/tables.md",
+        csv="<results>/report/tables.csv",
+        latex="<results>/report/tables.tex",
+        figures=directory("<results>/report/figures"),
+    log:
+        "<logs>/report.log",
+    container:
+        image("train")
+    params:
+        config=json.dumps(
+            {
+                "name": " + ".join(Path(file).stem for file in workflow.configfiles),
+                "config": dump(CONFIG),
+                "recipes": {run: dump(value) for run, value in RECIPES.items()},
+            },
+            sort_keys=True,
+        ),
+        results=lambda wildcards, output: os.path.dirname(os.path.dirname(output.page)),
+        out=lambda wildcards, output: os.path.dirname(output.page),
+    shell:
+        "train_env slimclr report --results {params.results:q} --references {input.references:q} --out {params.out:q}"
+        " --config {params.config:q} 2>&1 | tee {log}"

@@ -1,0 +1,34 @@
+"""Mask R-CNN on COCO with a run's backbone."""
+
+
+rule transfer:
+    input:
+        environment("detection"),
+        weights="<results>/pretrain/{run}/weights.safetensors",
+        coco=lambda wildcards: raw_files(
+            f"{CONFIG.coco}/annotations/instances_train2017.json",
+            f"{CONFIG.coco}/annotations/instances_val2017.json",
+            product=WORK / f"results/transfer/{wildcards.run}/metrics.json",
+        ),
+    output:
+        metrics="<results>/transfer/{run}/metrics.json",
+    log:
+        "<logs>/transfer/{run}.log",
+    benchmark:
+        "<benchmarks>/transfer/{run}.tsv"
+    container:
+        image("detection")
+    threads: half_the_cores()
+    resources:
+        gpu=gpus,
+    params:
+        recipe=section(CONFIG.detection),
+        seed=lambda wildcards: SEED_OF[wildcards.run],
+        coco=str(RAW / CONFIG.coco),
+        checkpoints=lambda wildcards: str(
+            WORK / f"checkpoints/transfer/{wildcards.run}"
+        ),
+    shell:
+        "detection_env slimclr transfer --name {wildcards.run} --seed {params.seed} --gpus {resources.gpu}"
+        " --weights {input.weights:q} --coco {params.coco:q} --out {output.metrics:q}"
+        " --checkpoints {params.checkpoints:q} --recipe {params.recipe:q} 2>&1 | tee -a {log}"
