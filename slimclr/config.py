@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from slimclr.arch import BLOCKS, arch_name, width_channels
+from slimclr.arch import CIFAR_BLOCKS, DEPTHS, arch_name, width_channels
 from slimclr.errors import UserError
 
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -37,17 +37,28 @@ M = TypeVar("M", bound=Model)
 class Backbone(Model):
     """A slimmable ResNet."""
 
-    depth: int = Field(50, description="Layers: 50, 101, 152, or 14 and 26 for trying things out.")
-    base_width: Count = Field(64, description="Channels of the first convolution at width 1.0.")
+    depth: int = Field(
+        50,
+        description="Layers: 50, 101, 152, or 14 and 26 for trying out; 20, 32, 44, 56, 110 are CIFAR's networks.",
+    )
+    base_width: Count = Field(
+        64,
+        description="Channels of the first convolution at width 1.0; with CIFAR's networks 16 times the width factor.",
+    )
     widths: tuple[Positive, ...] = Field(
         (1.0, 0.75, 0.5, 0.25), description="Width multipliers, 1.0 among them; each must give whole channels."
+    )
+    overlap: bool = Field(
+        True,
+        description="A sub-network has the first channels; false: sub-networks share no channel with each other, and "
+        "their widths add up to 1 at most.",
     )
     zero_init_residual: bool = Field(True, description="The last batch norm of every block starts at 0.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.depth not in BLOCKS:
-            raise ValueError(f"depth {self.depth} is not one of {', '.join(map(str, sorted(BLOCKS)))}")
+        if self.depth not in DEPTHS:
+            raise ValueError(f"depth {self.depth} is not one of {', '.join(map(str, DEPTHS))}")
         for width in self.widths:
             try:
                 width_channels(self.base_width, width)
@@ -59,6 +70,8 @@ class Backbone(Model):
             raise ValueError(f"widths {list(self.widths)} names a width twice")
         if max(self.widths, default=0) != 1.0:
             raise ValueError(f"widths {list(self.widths)} must have 1.0, the full network, as the largest")
+        if not self.overlap and sum(self.widths) > 2:
+            raise ValueError(f"overlap false: widths {list(self.widths)} below 1.0 add up to more than 1")
         return self
 
     @property
@@ -75,6 +88,9 @@ class MoCoV2(Model):
     queue: Count = Field(65536, description="Keys in the queue; a multiple of the batch.")
     momentum: Share = Field(0.999, description="Momentum of the key encoder.")
     temperature: Positive = Field(0.2, description="Temperature of the contrastive loss.")
+    head: Literal["slimmable", "switchable"] = Field(
+        "slimmable", description="Sub-networks use a part of the full network's head, or each has its own."
+    )
     head_init: Literal["normal", "default"] = Field(
         "normal", description="Head starts at N(0, 0.01), or as PyTorch's layers do."
     )
@@ -98,13 +114,22 @@ class SimCLR(Model):
 
     name: Literal["simclr"]
     dim: Count = Field(128, description="Size of the embedding.")
+    hidden: Count | None = Field(
+        None, description="Hidden layer of the head at width 1.0; null: as many as the backbone has features."
+    )
     temperature: Positive = Field(0.1, description="Temperature of the contrastive loss.")
+    gradient_scale: Literal["true", "reference"] = Field(
+        "true", description="reference: the gradient divided by the number of GPUs, as the reference's gathering does."
+    )
 
 
 class Supervised(Model):
     """Cross-entropy with labels."""
 
     name: Literal["supervised"]
+    classifier: Literal["slimmable", "switchable"] = Field(
+        "slimmable", description="Sub-networks use a part of one classifier, or each has its own."
+    )
 
 
 class Random(Model):
@@ -125,18 +150,22 @@ class Optimizer(Model):
     momentum: Share = Field(0.9, description="Momentum.")
     weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="Weight decay.")
     trust: Positive = Field(0.001, description="LARS: trust coefficient.")
+    grad_clip: Positive | None = Field(None, description="Greatest norm of the whole gradient; null: not clipped.")
 
 
 class Schedule(Model):
     """Learning rate over the steps."""
 
-    name: Literal["cosine", "step"] = Field("cosine", description="Half a cosine to 1e-8, or drops at milestones.")
+    name: Literal["cosine", "step", "polynomial"] = Field(
+        "cosine", description="Half a cosine to 1e-8, drops at milestones, or a polynomial to 1e-8."
+    )
     warmup: Share = Field(0.0, description="Linear warm-up, share of all steps.")
     slim_start_lr: Positive | None = Field(
         None, description="Base learning rate from slow start on; null keeps the base rate."
     )
     milestones: tuple[Count, ...] = Field((), description="step: epochs after which the rate is multiplied by gamma.")
     gamma: Positive = Field(0.1, description="step: the factor.")
+    power: Positive = Field(1.0, description="polynomial: the power; 1 is a straight line.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -148,12 +177,30 @@ class Schedule(Model):
 class Distillation(Model):
     """What a sub-network learns from the full network."""
 
-    kind: Literal["kl"] = Field("kl", description="kl: cross-entropy between softened logits.")
-    share: Share = Field(0.5, description="Share of distillation in a sub-network's loss.")
-    teacher_temperature: Positive = Field(5.0, description="Softens the full network's logits.")
-    student_temperature: Positive = Field(5.0, description="Softens the sub-network's logits.")
+    kind: Literal["kl", "mse", "dkd", "atkd"] = Field(
+        "kl",
+        description="kl: softened cross-entropy; mse: mean squared error; dkd: decoupled; atkd: adaptive temperature.",
+    )
+    on: Literal["logits", "features"] = Field(
+        "logits", description="What is compared; features are the normalised embeddings (kl and mse only)."
+    )
+    share: Share = Field(
+        0.5, description="Share of distillation in a sub-network's loss; 1 with kl is slimmable networks' in-place."
+    )
+    teacher_temperature: Positive = Field(5.0, description="kl: softens the full network's logits.")
+    student_temperature: Positive = Field(5.0, description="kl: softens the sub-network's logits.")
+    full_distill: bool = Field(
+        False, description="A width learns from every wider one, averaged, instead of the full network alone."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.on == "features" and self.kind not in ("kl", "mse"):
+            raise ValueError(f"kind {self.kind} compares logits; on: features goes with kl or mse")
+        return self
 
 
+VIEWS_PER_WIDTH = ("mocov2_diff", "mocov2_sweet")
 LOSS_WEIGHTS = ("equal", "share", "width", "width_mean_1", "sub_sum_to_full", "cumulative", "next_to_full")
 
 
@@ -178,12 +225,18 @@ class Pretrain(Model):
     loss_weights: Literal[
         "equal", "share", "width", "width_mean_1", "sub_sum_to_full", "cumulative", "next_to_full"
     ] = Field("equal", description="Weights of the widths' losses once all train; the paper's is sub_sum_to_full.")
-    views: Literal["mocov1", "mocov2", "mocov3", "simclr", "slim", "normal"] = Field(
-        "mocov2", description="Augmentation recipe, see slimclr/data/views.py."
+    views: Literal["mocov1", "mocov2", "mocov2_diff", "mocov2_sweet", "mocov3", "simclr", "slim", "normal"] = Field(
+        "mocov2",
+        description="Augmentation recipe, see slimclr/data/views.py. mocov2_diff: every sub-network has its own view; "
+        "mocov2_sweet: also without grey and blur.",
     )
     image_size: Count = Field(224, description="Side of a view in pixels.")
     workers: Annotated[int, Field(ge=0)] = Field(8, description="Loader processes per GPU.")
     log_every: Count = Field(10, description="Steps between two lines of metrics.jsonl.")
+    gradients_every: Count | None = Field(
+        None,
+        description="Steps between gradient records in metrics.jsonl, each one more backward per width; null: none.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -201,6 +254,10 @@ class Pretrain(Model):
         if (name == "supervised") != (self.views in ("slim", "normal")):
             wanted = "slim or normal" if name == "supervised" else "mocov1, mocov2, mocov3 or simclr"
             raise ValueError(f"views {self.views} does not give the views of method {name}; use {wanted}")
+        if self.views in VIEWS_PER_WIDTH and (name != "mocov2" or len(widths) == 1):
+            raise ValueError(f"views {self.views} gives sub-networks their own views: only mocov2 with several widths")
+        if name == "supervised" and self.distillation is not None and self.distillation.on == "features":
+            raise ValueError("distillation.on features needs embeddings; supervised training has logits only")
         if len(widths) == 1:
             for key, off in (("slow_start_epoch", 0), ("distillation", None), ("loss_weights", "equal")):
                 if getattr(self, key) != off:
@@ -259,6 +316,8 @@ class Recipe(Model):
             raise ValueError(f"probe.epochs {self.probe.epochs} must be {wanted}")
         if self.probe.epochs and self.probe.optimizer is None:
             raise ValueError("probe.optimizer is missing")
+        if self.transfer and self.pretrain.backbone.depth in CIFAR_BLOCKS:
+            raise ValueError(f"transfer true: Mask R-CNN needs four stages, {self.pretrain.backbone.arch} has three")
         return self
 
     @field_validator("seeds")

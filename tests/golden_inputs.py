@@ -7,7 +7,18 @@ import numpy as np
 import torch
 
 from slimclr.arch import BLOCKS
-from slimclr.nn.reference import our_name
+from slimclr.nn.reference import HEADS, our_name
+
+# The reference's numbers of the re-weighting rules.
+RULES = {
+    0: "equal",
+    1: "share",
+    2: "width",
+    3: "width_mean_1",
+    5: "sub_sum_to_full",
+    6: "cumulative",
+    7: "next_to_full",
+}
 
 
 def rng(tag):
@@ -65,6 +76,9 @@ def backbone_names(depth, widths):
 def head_names(head, widths):
     if head == "mocov2_slim":
         return [f"fc.{layer}.{part}" for layer in (0, 2) for part in ("weight", "bias")]
+    if head == "mocov2_switch":
+        linears = [f"linears.{index}.{part}" for index in range(len(widths)) for part in ("weight", "bias")]
+        return [f"fc.{layer}.{name}" for layer in (0, 2) for name in linears]
     if head == "mocov3_slim":
         last = norm_names("fc.4", widths, affine=False)
         return ["fc.0.weight", *norm_names("fc.1", widths), "fc.3.weight", *last]
@@ -80,7 +94,7 @@ def fill(module, names, prefix, *, depth, widths, head, strip=""):
     """Set every tensor of a module to its golden value; gives the reference's name -> ours."""
     state, ours = module.state_dict(), {}
     for name in names:
-        own = our_name(name, depth=depth, widths=widths, head=head).removeprefix(strip)
+        own = our_name(name, depth=depth, widths=widths, head=head if head in HEADS else None).removeprefix(strip)
         state[own].copy_(tensor(prefix + name, tuple(state[own].shape)))
         ours[name] = own
     assert set(ours.values()) == set(state)

@@ -4,7 +4,6 @@ The order depends on (seed, epoch) alone and the random views of an image on (se
 number of workers nor an interruption changes what the network sees.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from slimclr.data.decode import decode_rgb
 from slimclr.data.views import Transform
 from slimclr.errors import UserError
+from slimclr.seeds import derived_seed
 
 
 class Images(Protocol):
@@ -51,7 +51,7 @@ class Views(Dataset):
         epoch, index = item
         image = decode_rgb(self.images.read(index), self.images.keys[index])
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_seed(self.seed, epoch, index))
+            torch.manual_seed(derived_seed(self.seed, epoch, index))
             views = [transform(image) for transform in self.transforms]
         return views, int(self.images.labels[index])
 
@@ -77,7 +77,7 @@ class TrainingSampler(Sampler[tuple[int, int]]):
         return self.count // self.total_batch * self.total_batch // self.world
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        generator = torch.Generator().manual_seed(_seed(self.seed, self.epoch, -1))
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, self.epoch, -1))
         order = torch.randperm(self.count, generator=generator)[: len(self) * self.world]
         return ((self.epoch, index) for index in order[self.rank :: self.world].tolist())
 
@@ -127,8 +127,3 @@ def validation_loader(
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
     )
-
-
-def _seed(*parts: int) -> int:
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1

@@ -48,9 +48,17 @@ _SIMCLR = View(crop_scale=(0.08, 1.0), jitter=(0.8, 0.8, 0.8, 0.2), grey_p=0.2, 
 
 _MOCOV1 = View(jitter=(0.4, 0.4, 0.4, 0.4), jitter_p=1.0, jitter_after_grey=True, grey_p=0.2)
 
+# Views for sub-networks alone: they lose neither colour nor sharpness.
+_SWEET = View(jitter=_MOCOV2.jitter)
+
+# What each sub-network gets besides the views of VIEWS, where it has its own.
+SUB_NETWORK_VIEWS: dict[str, View] = {"mocov2_diff": _MOCOV2, "mocov2_sweet": _SWEET}
+
 VIEWS: dict[str, tuple[View, ...]] = {
     "mocov1": (_MOCOV1, _MOCOV1),
     "mocov2": (_MOCOV2, _MOCOV2),
+    "mocov2_diff": (_MOCOV2, _MOCOV2),
+    "mocov2_sweet": (_MOCOV2, _MOCOV2),
     "mocov3": (
         View(jitter=_MOCOV3.jitter, grey_p=0.2, blur_p=1.0),
         View(jitter=_MOCOV3.jitter, grey_p=0.2, blur_p=0.1, solarise_p=0.2),
@@ -97,15 +105,23 @@ class Lighting(torch.nn.Module):
         return image + colour[:, None, None]
 
 
-def training_transforms(recipe: str, *, image_size: int) -> tuple[Transform, ...]:
+def training_transforms(recipe: str, *, image_size: int, widths: int = 1) -> tuple[Transform, ...]:
     """One transform per view of a recipe: PIL RGB image to a normalised float tensor (3, image_size, image_size).
+
+    Args:
+        recipe: A name in `VIEWS`.
+        image_size: Side of a view in pixels.
+        widths: Number of widths; where sub-networks have views of their own, theirs follow the recipe's.
 
     Raises:
         ValueError: Unknown recipe.
     """
     if recipe not in VIEWS:
         raise ValueError(f"views {recipe!r} is not one of {', '.join(VIEWS)}")
-    return tuple(_compose(view, image_size) for view in VIEWS[recipe])
+    views = VIEWS[recipe]
+    if recipe in SUB_NETWORK_VIEWS:
+        views += (SUB_NETWORK_VIEWS[recipe],) * (widths - 1)
+    return tuple(_compose(view, image_size) for view in views)
 
 
 def validation_transform(*, resize: int, image_size: int) -> Transform:

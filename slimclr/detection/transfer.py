@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 from mmdet.evaluation import CocoMetric
+from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 from torch import distributed
 
 from slimclr.detection import backbone, detector  # noqa: F401 - puts both into mmdet's registry
 from slimclr.detection.recipe import build_config
+from slimclr.engine.distributed import leave
 from slimclr.errors import UserError
 from slimclr.files import sha256, write_json
 from slimclr.nn.weights import load_backbone
@@ -73,13 +75,17 @@ def run_transfer(
         distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
         check_recipe(checkpoints / "recipe.json", {"weights": sha256(weights), "classes": classes, **recipe})
-        runner = Runner.from_cfg(config)
-        runner.train()
-        widths = evaluate(runner, annotations=annotation_file(coco, "val"))
-        return widths if runner.rank == 0 else None
+        return _train(config, coco)
     finally:
         if processes > 1:
-            distributed.destroy_process_group()
+            leave()
+
+
+def _train(config: Config, coco: Path) -> dict[str, dict[str, float]] | None:
+    runner = Runner.from_cfg(config)
+    runner.train()
+    widths = evaluate(runner, annotations=annotation_file(coco, "val"))
+    return widths if runner.rank == 0 else None
 
 
 def evaluate(runner: Runner, *, annotations: Path) -> dict[str, dict[str, float]]:

@@ -1,5 +1,6 @@
 """Processes and devices: one process per GPU under torchrun, or one process alone."""
 
+import gc
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -68,7 +69,17 @@ def processes(gpus: int) -> Iterator[Processes]:
     try:
         yield Processes(dist.get_rank(), dist.get_world_size(), device)
     finally:
-        dist.destroy_process_group()
+        leave()
+
+
+def leave() -> None:
+    """Leave the other processes, so that no thread of the process group outlives it.
+
+    A wrapped model that waits for the garbage collector keeps the group alive, and a gloo thread that lets go of a
+    tensor while the interpreter ends aborts the process. Callers hold no wrapped model any more.
+    """
+    gc.collect()
+    dist.destroy_process_group()
 
 
 def barrier(where: Processes) -> None:

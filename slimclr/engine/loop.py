@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from slimclr.analysis.gradients import gradient_record
 from slimclr.data.loaders import TrainingSampler
 from slimclr.engine.checkpoints import load_newest, save_checkpoint
 from slimclr.engine.distributed import Processes, barrier
@@ -38,7 +39,9 @@ class Trainer:
         where: This process.
         folder: Checkpoints and records.
         precision: fp32, fp16 (with a gradient scaler) or bf16.
+        grad_clip: Greatest norm of the whole gradient; None: not clipped.
         log_every: Steps between records.
+        gradients_every: Steps between gradient records (of the step's last batch), None: none.
         name: What progress calls it.
     """
 
@@ -51,7 +54,9 @@ class Trainer:
     folder: Path
     accumulation: int = 1
     precision: str = "fp32"
+    grad_clip: float | None = None
     log_every: int = 10
+    gradients_every: int | None = None
     name: str = "train"
 
     def __post_init__(self) -> None:
@@ -59,6 +64,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.where.device.type, enabled=self.precision == "fp16")
         self.step = 0
         self._waited = 0.0
+        self._gradients: dict[str, Any] = {}
 
     def train(self) -> None:
         """Run all remaining epochs, with a checkpoint after each."""
@@ -95,14 +101,15 @@ class Trainer:
             self.step += 1
             images += count
             advance(1)
-            if self.step % self.log_every == 0 or step + 1 == self.steps_per_epoch:
+            if self.step % self.log_every == 0 or step + 1 == self.steps_per_epoch or self._gradients:
                 seconds = time.perf_counter() - logged
                 self._log(output, epoch + (step + 1) / self.steps_per_epoch, rate, images / seconds, seconds, records)
-                logged, images, self._waited = time.perf_counter(), 0, 0.0
+                logged, images, self._waited, self._gradients = time.perf_counter(), 0, 0.0, {}
 
     def _train_step(self, epoch: float, parallel: nn.Module, batches: Iterator[Any]) -> tuple[Output, int]:
         """One optimiser step over `accumulation` batches; gives the last batch's output and the images seen."""
         self.optimizer.zero_grad(set_to_none=True)
+        self.method.before_step(epoch)
         count = 0
         for micro in range(self.accumulation):
             views, labels = next(batches)
@@ -111,12 +118,23 @@ class Trainer:
             last = micro + 1 == self.accumulation
             # Gradients are exchanged once, with the last batch.
             with self._no_sync(parallel) if not last else nullcontext(), self._autocast():
-                output: Output = parallel(views, labels, epoch)
+                output: Output = parallel(views, labels, epoch, self.step * self.accumulation + micro)
+            with self._no_sync(parallel) if not last else nullcontext():
+                if last and self.gradients_every and (self.step + 1) % self.gradients_every == 0:
+                    self._gradients = self._record_gradients(output)
                 self.scaler.scale(output.loss / self.accumulation).backward()
             count += len(labels) * self.where.world
+        if self.grad_clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.method.trainable().parameters(), self.grad_clip)
+        self.method.after_step()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return output, count
+
+    def _record_gradients(self, output: Output) -> dict[str, Any]:
+        losses = {width: self.scaler.scale(result.loss) for width, result in output.widths.items()}
+        return gradient_record(self.method.trainable(), losses, scale=self.scaler.get_scale())
 
     def _parallel(self, epoch: int) -> nn.Module:
         """The method, wrapped for several processes; built anew when sub-networks join, so that no parameter idles."""
@@ -160,9 +178,16 @@ class Trainer:
             str(width): {"loss": result.loss.item(), "accuracy": 100 * result.accuracy.item()}
             for width, result in output.widths.items()
         }
-        values = {"step": self.step, "epoch": round(epoch, 4), "lr": rate, "loss": loss, "widths": widths}
+        values: dict[str, Any] = {
+            "step": self.step,
+            "epoch": round(epoch, 4),
+            "lr": rate,
+            "loss": loss,
+            "widths": widths,
+        }
         speeds = {"images_per_s": round(speed, 1), "data_wait": round(self._waited / seconds, 4)}
-        records.write(values | speeds)
+        gradients = {"gradients": self._gradients} if self._gradients else {}
+        records.write(values | speeds | gradients)
 
     def _state(self, epoch: int) -> dict[str, Any]:
         return {

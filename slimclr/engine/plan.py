@@ -47,7 +47,7 @@ def plan_batch(recipe: Pretrain, gpus: int) -> BatchPlan:
     deviations = []
     if recipe.bn_batch and per_gpu != recipe.bn_batch:
         deviations.append(f"batch norm sees {per_gpu} images, the recipe says {recipe.bn_batch}")
-    if method == "mocov2" and gpus == 1:
+    if recipe.method.name == "mocov2" and gpus == 1 and recipe.method.bn_splits == 1:
         deviations.append("with one process the keys' batch norm is not shuffled")
     if accumulation > 1 and recipe.batch_norm == "synchronised":
         deviations.append(f"synchronised batch norm sees {per_gpu * gpus} of {recipe.batch} images")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from slimclr.nn import SlimmableResNet, width_key
 
-Distillation = Callable[[Tensor, Tensor], Tensor]
+Distillation = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class WidthResult:
     """One width's part in a step; scalars still on the device, so that nothing waits for it."""
 
     loss: Tensor
-    """Weighted loss, detached."""
+    """Weighted loss, with gradient."""
     accuracy: Tensor
     """Share of the batch whose largest logit is the right one, detached."""
 
@@ -40,32 +41,47 @@ class SubNetworkLoss:
 
     Attributes:
         weights: Weight of each width once sub-networks train; before slow start the full network's weight is 1.
-        distillation: (student's logits, teacher's logits) -> loss, or None.
+        distillation: (student (n, c), teacher (n, c), right columns (n,)) -> loss, or None.
         share: Share of distillation in a sub-network's loss.
+        on: Whether students learn from teachers' logits or from their normalised features.
+        full_distill: A width learns from every wider one, averaged, instead of the full network alone.
     """
 
     weights: Mapping[float, float]
     distillation: Distillation | None = None
     share: float = 0.5
+    on: Literal["logits", "features"] = "logits"
+    full_distill: bool = False
 
-    def __call__(self, losses: Mapping[float, Tensor], logits: Mapping[float, Tensor], targets: Tensor) -> Output:
+    def __call__(
+        self,
+        losses: Mapping[float, Tensor],
+        logits: Mapping[float, Tensor],
+        targets: Tensor,
+        features: Mapping[float, Tensor] | None = None,
+    ) -> Output:
         """Put the losses of one step together.
 
         Args:
             losses: The method's own loss by width, the widest first.
             logits: Logits (n, c) by width.
             targets: The right column of each row (n,), for the accuracies.
+            features: What the logits were computed from (n, d), rows of unit length, by width; needed by `on`.
         """
-        total, results, teacher = torch.zeros((), device=targets.device), {}, None
+        taught = features if self.on == "features" else logits
+        assert taught is not None, "the config refuses distillation on features for a method without them"
+        total, results = torch.zeros((), device=targets.device), {}
+        teachers: list[Tensor] = []
         for width, loss in losses.items():
-            if teacher is None:
-                teacher = logits[width]
-            elif self.distillation is not None:
-                loss = (1 - self.share) * loss + self.share * self.distillation(logits[width], teacher)
-            weight = self.weights[width] if len(losses) > 1 else 1.0
-            total = total + weight * loss
+            if teachers and self.distillation is not None:
+                lessons = [self.distillation(taught[width], teacher, targets) for teacher in teachers]
+                loss = (1 - self.share) * loss + self.share * torch.stack(lessons).mean()
+            if self.full_distill or not teachers:
+                teachers.append(taught[width])
+            weighted = (self.weights[width] if len(losses) > 1 else 1.0) * loss
+            total = total + weighted
             accuracy = (logits[width].argmax(dim=1) == targets).float().mean()
-            results[width] = WidthResult(weight * loss.detach(), accuracy)
+            results[width] = WidthResult(weighted, accuracy)
         return Output(total, results)
 
 
@@ -113,15 +129,22 @@ class Method(nn.Module):
         self.widths = tuple(sorted(widths, reverse=True))
         self.slow_start_epoch = slow_start_epoch
 
-    def forward(self, views: Sequence[Tensor], labels: Tensor, epoch: float) -> Output:
-        """One step's losses.
+    def forward(self, views: Sequence[Tensor], labels: Tensor, epoch: float, step: int = 0) -> Output:
+        """Losses of one batch.
 
         Args:
             views: Batches of normalised images, (n, 3, h, w) each.
             labels: Classes (n,), for methods that use them.
             epoch: Fractional epoch at the start of the step.
+            step: Number of the forward pass since the beginning of training; a method's random choices follow it.
         """
         raise NotImplementedError
+
+    def before_step(self, epoch: float) -> None:
+        """What happens once before the batches of an optimiser step; `epoch` as in `forward`."""
+
+    def after_step(self) -> None:
+        """What happens once after the batches of an optimiser step."""
 
     def active_widths(self, epoch: float) -> tuple[float, ...]:
         """Widths that train at an epoch (slow start, SlimCLR, section 3.3)."""

@@ -5,6 +5,8 @@ import torch.distributed as dist
 import torch.distributed.nn.functional as differentiable
 from torch import Tensor
 
+from slimclr.seeds import derived_seed
+
 
 def world() -> int:
     """Number of processes."""
@@ -25,11 +27,13 @@ def gather(tensor: Tensor) -> Tensor:
     return torch.cat(rows)
 
 
-def shuffle(images: Tensor, *, deal: bool) -> tuple[Tensor, Tensor | None]:
+def shuffle(images: Tensor, *, seed: int, step: int, deal: bool) -> tuple[Tensor, Tensor | None]:
     """Deal the images of all processes out anew, so that a key's batch norm does not give its query away.
 
     Args:
         images: This process's images (n, ...).
+        seed: With `step` it alone decides the order, so that all processes agree without a word.
+        step: Number of the forward pass.
         deal: Shuffle even where there is only one process.
 
     Returns:
@@ -38,9 +42,8 @@ def shuffle(images: Tensor, *, deal: bool) -> tuple[Tensor, Tensor | None]:
     if world() == 1 and not deal:
         return images, None
     everything = gather(images)
-    order = torch.randperm(len(everything), device=images.device)
-    if world() > 1:
-        dist.broadcast(order, src=0)
+    generator = torch.Generator().manual_seed(derived_seed("shuffle", seed, step))
+    order = torch.randperm(len(everything), generator=generator).to(images.device, non_blocking=True)
     return everything[order.view(world(), -1)[rank()]], order
 
 

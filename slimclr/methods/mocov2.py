@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from slimclr.losses import info_nce_logits
 from slimclr.methods.base import Encoder, Method, Output, SubNetworkLoss, full_precision, move_average
 from slimclr.methods.gather import gather, shuffle, unshuffle
-from slimclr.nn import SlimmableMLP, SlimmableResNet
+from slimclr.nn import MLP, SlimmableResNet
 
 
 class MoCoV2(Method):
@@ -22,9 +22,11 @@ class MoCoV2(Method):
         queue: Keys in the queue; a multiple of the batch over all processes.
         momentum: Momentum of the key encoder.
         temperature: Temperature of the contrastive loss.
-        head_init: See `SlimmableMLP`.
+        head: "slimmable": sub-networks use a part of the full network's head; "switchable": each has its own.
+        head_init: See `slimclr.nn.MLP`.
         bn_splits: Parts that a batch is computed in, each with its own batch norm and the keys dealt out anew: imitates
             that many processes on one device. 1 leaves the batch whole.
+        seed: Seed of the order in which keys are dealt out.
         slow_start_epoch: Widths below 1.0 join at this epoch.
         combine: Weighs the widths and distils the full network into sub-networks.
     """
@@ -40,54 +42,71 @@ class MoCoV2(Method):
         queue: int = 65536,
         momentum: float = 0.999,
         temperature: float = 0.2,
+        head: str = "slimmable",
         head_init: str = "normal",
         bn_splits: int = 1,
+        seed: int = 0,
         slow_start_epoch: int = 0,
         combine: SubNetworkLoss,
     ):
         super().__init__(backbone.widths, slow_start_epoch=slow_start_epoch)
-        head = SlimmableMLP(backbone.out_features, dim, backbone.widths, init=head_init)
-        self.query_encoder = Encoder(backbone, head)
+        mlp = MLP(
+            backbone.out_features,
+            dim,
+            backbone.widths,
+            switchable=head == "switchable",
+            init=head_init,
+            overlap=backbone.overlap,
+        )
+        self.query_encoder = Encoder(backbone, mlp)
         self.key_encoder = copy.deepcopy(self.query_encoder).requires_grad_(False)
         self.momentum, self.temperature = momentum, temperature
-        self.bn_splits = bn_splits
+        self.bn_splits, self.seed = bn_splits, seed
         self.combine = combine
         self.register_buffer("queue", F.normalize(torch.randn(dim, queue), dim=0))
         self.register_buffer("queue_pointer", torch.zeros((), dtype=torch.long))
+        self._new_keys: list[Tensor] = []
 
-    def forward(self, views: Sequence[Tensor], labels: Tensor, epoch: float) -> Output:
-        """Losses of the active widths; moves the key encoder and the queue on. `labels` are not used."""
-        query_images, key_images = views
-        key = self._key(key_images)
-        # A copy, because the queue moves on before the backward pass reads it.
-        queue = self.queue.clone()
-        losses, all_logits = {}, {}
-        for width in self.active_widths(epoch):
-            logits = full_precision(info_nce_logits(self._query(query_images, width), key, queue))
-            losses[width] = F.cross_entropy(logits / self.temperature, logits.new_zeros(len(logits), dtype=torch.long))
-            all_logits[width] = logits
-        self._enqueue(key)
-        return self.combine(losses, all_logits, torch.zeros_like(labels))
+    def forward(self, views: Sequence[Tensor], labels: Tensor, epoch: float, step: int = 0) -> Output:
+        """Losses of the active widths; `labels` are not used.
+
+        `views` are the query's and the key's, then each sub-network's where they have their own ("diff", "sweet").
+        """
+        query_images, key_images, *own = views
+        key = self._key(key_images, step)
+        targets = torch.zeros_like(labels)
+        losses, logits, queries = {}, {}, {}
+        for index, width in enumerate(self.active_widths(epoch)):
+            queries[width] = self._query(own[index - 1] if own and index else query_images, width)
+            logits[width] = full_precision(info_nce_logits(queries[width], key, self.queue))
+            losses[width] = F.cross_entropy(logits[width] / self.temperature, targets)
+        return self.combine(losses, logits, targets, queries)
 
     @torch.no_grad()
-    def _key(self, images: Tensor) -> Tensor:
-        """The full network's keys (n, d), from the key encoder after its moving average."""
-        move_average(self.key_encoder, self.query_encoder, self.momentum)
-        images, order = shuffle(images, deal=self.bn_splits > 1)
+    def _key(self, images: Tensor, step: int) -> Tensor:
+        """The full network's keys (n, d), which wait for the end of the step to enter the queue."""
+        images, order = shuffle(images, seed=self.seed, step=step, deal=self.bn_splits > 1)
         keys = torch.cat([self.key_encoder(part) for part in images.chunk(self.bn_splits)])
-        return unshuffle(keys, order).to(self.queue.dtype)
+        keys = unshuffle(keys, order).to(self.queue.dtype)
+        self._new_keys.append(keys)
+        return keys
 
     def _query(self, images: Tensor, width: float) -> Tensor:
         """Queries of one width (n, d)."""
         return torch.cat([self.query_encoder(part, width) for part in images.chunk(self.bn_splits)])
 
+    def before_step(self, epoch: float) -> None:
+        """Move the key encoder."""
+        move_average(self.key_encoder, self.query_encoder, self.momentum)
+
     @torch.no_grad()
-    def _enqueue(self, key: Tensor) -> None:
-        """Put the keys of all processes into the queue, the oldest go."""
-        keys = gather(key)
+    def after_step(self) -> None:
+        """Put the step's keys of all processes into the queue, the oldest go."""
+        keys = torch.cat([gather(key) for key in self._new_keys])
         slots = (self.queue_pointer + torch.arange(len(keys), device=keys.device)) % self.queue.shape[1]
         self.queue[:, slots] = keys.T
         self.queue_pointer.copy_((self.queue_pointer + len(keys)) % self.queue.shape[1])
+        self._new_keys.clear()
 
     def trainable(self) -> nn.Module:
         """The query encoder."""

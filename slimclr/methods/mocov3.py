@@ -52,16 +52,17 @@ class MoCoV3(Method):
         combine: SubNetworkLoss,
     ):
         super().__init__(backbone.widths, slow_start_epoch=slow_start_epoch)
-        projector = MoCoV3Projector(backbone.out_features, hidden, dim, backbone.widths)
+        projector = MoCoV3Projector(backbone.out_features, hidden, dim, backbone.widths, overlap=backbone.overlap)
         base = Encoder(backbone, projector, normalize=False)
-        self.query_encoder = QueryEncoder(base, MoCoV3Predictor(dim, hidden, backbone.widths))
+        predictor = MoCoV3Predictor(dim, hidden, backbone.widths, overlap=backbone.overlap)
+        self.query_encoder = QueryEncoder(base, predictor)
         self.key_encoder = copy.deepcopy(base).requires_grad_(False)
         self.momentum, self.temperature, self.epochs = momentum, temperature, epochs
         self.combine = combine
 
-    def forward(self, views: Sequence[Tensor], labels: Tensor, epoch: float) -> Output:
-        """Losses of the active widths, summed over both directions; moves the key encoder. `labels` are not used."""
-        keys = self._keys(views, epoch)
+    def forward(self, views: Sequence[Tensor], labels: Tensor, epoch: float, step: int = 0) -> Output:
+        """Losses of the active widths, summed over both directions; `labels` are not used."""
+        keys = self._keys(views)
         targets = torch.arange(len(labels), device=labels.device) + rank() * len(labels)
         queries = {width: [self.query_encoder(view, width) for view in views] for width in self.active_widths(epoch)}
         first, second = (
@@ -77,14 +78,17 @@ class MoCoV3(Method):
         """One view's queries against the other view's keys."""
         logits = {width: full_precision(query @ key.T) / self.temperature for width, query in queries.items()}
         losses = {width: F.cross_entropy(rows, targets) * 2 * self.temperature for width, rows in logits.items()}
-        return self.combine(losses, logits, targets)
+        return self.combine(losses, logits, targets, queries)
 
     @torch.no_grad()
-    def _keys(self, views: Sequence[Tensor], epoch: float) -> list[Tensor]:
-        """Both views' keys (n over all processes, d), from the key encoder after its moving average."""
+    def _keys(self, views: Sequence[Tensor]) -> list[Tensor]:
+        """Both views' keys (n over all processes, d)."""
+        return [gather(F.normalize(self.key_encoder(view), dim=1)) for view in views]
+
+    def before_step(self, epoch: float) -> None:
+        """Move the key encoder."""
         momentum = key_momentum(epoch, base=self.momentum, epochs=self.epochs)
         move_average(self.key_encoder, self.query_encoder.base, momentum)
-        return [gather(F.normalize(self.key_encoder(view), dim=1)) for view in views]
 
     def trainable(self) -> nn.Module:
         """The query encoder with its predictor."""

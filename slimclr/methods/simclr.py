@@ -1,6 +1,7 @@
 """SlimCLR with SimCLR (arXiv 2002.05709); with the single width 1.0 it is SimCLR."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from slimclr.losses import nt_xent_logits
 from slimclr.methods.base import Encoder, Method, Output, SubNetworkLoss, full_precision
-from slimclr.methods.gather import gather_with_gradient, rank
+from slimclr.methods.gather import gather_with_gradient, rank, world
 from slimclr.nn import SimCLRHead, SlimmableResNet
 
 
@@ -18,7 +19,10 @@ class SimCLR(Method):
     Args:
         backbone: The slimmable network; its widths are trained.
         dim: Size of the embedding.
+        hidden: Hidden features of the head at width 1.0; None: as many as the backbone has.
         temperature: Temperature of the contrastive loss.
+        gradient_scale: "true": the gradient of the mean loss over all processes, so that two processes equal one with
+            the double batch; "reference": divided by the number of processes, as the reference's gathering does.
         slow_start_epoch: Widths below 1.0 join at this epoch.
         combine: Weighs the widths and distils the full network into sub-networks.
     """
@@ -28,27 +32,36 @@ class SimCLR(Method):
         backbone: SlimmableResNet,
         *,
         dim: int = 128,
+        hidden: int | None = None,
         temperature: float = 0.1,
+        gradient_scale: str = "true",
         slow_start_epoch: int = 0,
         combine: SubNetworkLoss,
     ):
         super().__init__(backbone.widths, slow_start_epoch=slow_start_epoch)
-        self.encoder = Encoder(backbone, SimCLRHead(backbone.out_features, dim, backbone.widths))
-        self.temperature = temperature
+        features = backbone.out_features
+        head = SimCLRHead(features, hidden or features, dim, backbone.widths, overlap=backbone.overlap)
+        self.encoder = Encoder(backbone, head)
+        self.temperature, self.gradient_scale = temperature, gradient_scale
         self.combine = combine
 
-    def forward(self, views: Sequence[Tensor], labels: Tensor, epoch: float) -> Output:
+    def forward(self, views: Sequence[Tensor], labels: Tensor, epoch: float, step: int = 0) -> Output:
         """Losses of the active widths; `labels` are not used."""
-        losses, all_logits = {}, {}
+        losses, logits, features = {}, {}, {}
         targets = torch.zeros(2 * len(labels), dtype=torch.long, device=labels.device)
         for width in self.active_widths(epoch):
             # Batch norm sees one view at a time, as in the reference.
             first, second = (full_precision(self.encoder(view, width)) for view in views)
             everything = [gather_with_gradient(first), gather_with_gradient(second)]
-            logits = nt_xent_logits(first, second, *everything, offset=rank() * len(first))
-            losses[width] = F.cross_entropy(logits / self.temperature, targets)
-            all_logits[width] = logits
-        return self.combine(losses, all_logits, targets)
+            logits[width] = nt_xent_logits(first, second, *everything, offset=rank() * len(first))
+            losses[width] = F.cross_entropy(logits[width] / self.temperature, targets)
+            features[width] = torch.cat([first, second])
+        output = self.combine(losses, logits, targets, features)
+        if self.gradient_scale == "reference":
+            # The value stays, the gradient shrinks.
+            scaled = output.loss.detach() + (output.loss - output.loss.detach()) / world()
+            return replace(output, loss=scaled)
+        return output
 
     def trainable(self) -> nn.Module:
         """The encoder."""

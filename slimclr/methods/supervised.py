@@ -3,31 +3,42 @@
 from collections.abc import Sequence
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from slimclr.methods.base import Encoder, Method, Output, SubNetworkLoss, full_precision
-from slimclr.nn import SlimmableLinear, SlimmableResNet
+from slimclr.nn import SlimmableResNet
+from slimclr.nn import classifier as linear_classifier
 
 
 class Supervised(Method):
-    """Cross-entropy with labels; the classifier is shared and slimmable.
+    """Cross-entropy with labels.
 
     Args:
         backbone: The slimmable network; its widths are trained.
         classes: Number of classes.
+        classifier: "slimmable": sub-networks use a part of one classifier; "switchable": each width has its own.
         slow_start_epoch: Widths below 1.0 join at this epoch.
         combine: Weighs the widths; with a distillation sub-networks also learn from the full network (in place).
     """
 
-    def __init__(self, backbone: SlimmableResNet, *, classes: int, slow_start_epoch: int = 0, combine: SubNetworkLoss):
+    def __init__(
+        self,
+        backbone: SlimmableResNet,
+        *,
+        classes: int,
+        classifier: str = "slimmable",
+        slow_start_epoch: int = 0,
+        combine: SubNetworkLoss,
+    ):
         super().__init__(backbone.widths, slow_start_epoch=slow_start_epoch)
-        head = SlimmableLinear(backbone.out_features, classes, backbone.widths, fixed_out=True)
-        nn.init.normal_(head.weight, std=0.01)
-        nn.init.zeros_(head.bias)
+        switchable = classifier == "switchable"
+        head = linear_classifier(
+            backbone.out_features, classes, backbone.widths, switchable=switchable, overlap=backbone.overlap
+        )
         self.encoder = Encoder(backbone, head, normalize=False)
         self.combine = combine
 
-    def forward(self, views: Sequence[Tensor], labels: Tensor, epoch: float) -> Output:
+    def forward(self, views: Sequence[Tensor], labels: Tensor, epoch: float, step: int = 0) -> Output:
         """Losses of the active widths."""
         widths = self.active_widths(epoch)
         logits = {width: full_precision(self.encoder(views[0], width)) for width in widths}

@@ -1,27 +1,31 @@
 """Slimmable layers, networks and heads."""
 
-from slimclr.nn.heads import MoCoV3Predictor, MoCoV3Projector, SimCLRHead, SlimmableMLP, SwitchableLinear
+from slimclr.nn.heads import MLP, MoCoV3Predictor, MoCoV3Projector, SimCLRHead, classifier
 from slimclr.nn.layers import (
     SlimmableConv2d,
     SlimmableLinear,
     SwitchableBatchNorm1d,
     SwitchableBatchNorm2d,
+    SwitchableLinear,
     channel_slices,
     width_key,
 )
-from slimclr.nn.resnet import SlimmableResNet
+from slimclr.nn.resnet import SlimmableCifarResNet, SlimmableResNet, build_backbone
 
 __all__ = [
+    "MLP",
     "MoCoV3Predictor",
     "MoCoV3Projector",
     "SimCLRHead",
+    "SlimmableCifarResNet",
     "SlimmableConv2d",
     "SlimmableLinear",
-    "SlimmableMLP",
     "SlimmableResNet",
     "SwitchableBatchNorm1d",
     "SwitchableBatchNorm2d",
     "SwitchableLinear",
+    "build_backbone",
     "channel_slices",
+    "classifier",
     "width_key",
 ]

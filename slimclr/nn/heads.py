@@ -5,28 +5,52 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slimclr.nn.layers import SlimmableLinear, SwitchableBatchNorm1d, channel_slices, width_key
+from slimclr.nn.layers import SlimmableLinear, SwitchableBatchNorm1d, SwitchableLinear
 
 
-class SlimmableMLP(nn.Module):
-    """MoCo v2's projection head, slimmable: Linear(in w, in w)-ReLU-Linear(in w, out), with biases, no batch norm.
+def init_linear(module: nn.Module) -> None:
+    """N(0, 0.01) weights and zero biases for every linear layer (the reference's initial values)."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=0.01)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+class MLP(nn.Module):
+    """MoCo v2's projection head: Linear(in w, in w)-ReLU-Linear(in w, out), with biases, no batch norm.
 
     Args:
         in_features: Features of the backbone at width 1.0; also the hidden layer's size.
         out_features: Size of the embedding, the same at every width.
         widths: Width multipliers.
+        switchable: Each width has layers of its own, instead of a part of the full network's.
         init: "normal": N(0, 0.01) weights and zero biases, the reference's for slimmable networks; "default":
             PyTorch's, the reference's for its baselines, and safer for small networks.
+        overlap: See `channel_slices`.
     """
 
-    def __init__(self, in_features: int, out_features: int, widths: Sequence[float], *, init: str = "normal"):
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        widths: Sequence[float],
+        *,
+        switchable: bool = False,
+        init: str = "normal",
+        overlap: bool = True,
+    ):
         super().__init__()
-        self.fc1 = SlimmableLinear(in_features, in_features, widths)
-        self.fc2 = SlimmableLinear(in_features, out_features, widths, fixed_out=True)
+        self.fc1: SlimmableLinear | SwitchableLinear
+        self.fc2: SlimmableLinear | SwitchableLinear
+        if switchable:
+            self.fc1 = SwitchableLinear(in_features, in_features, widths)
+            self.fc2 = SwitchableLinear(in_features, out_features, widths, fixed_out=True)
+        else:
+            self.fc1 = SlimmableLinear(in_features, in_features, widths, overlap=overlap)
+            self.fc2 = SlimmableLinear(in_features, out_features, widths, fixed_out=True, overlap=overlap)
         if init == "normal":
-            for layer in (self.fc1, self.fc2):
-                nn.init.normal_(layer.weight, std=0.01)
-                nn.init.zeros_(layer.bias)
+            init_linear(self)
 
     def forward(self, x: Tensor, width: float = 1.0) -> Tensor:
         """Map (n, in * width) to (n, out)."""
@@ -41,16 +65,18 @@ class MoCoV3Projector(nn.Module):
         hidden: Hidden features at width 1.0.
         out_features: Size of the embedding, the same at every width.
         widths: Width multipliers.
+        overlap: See `channel_slices`.
     """
 
-    def __init__(self, in_features: int, hidden: int, out_features: int, widths: Sequence[float]):
+    def __init__(
+        self, in_features: int, hidden: int, out_features: int, widths: Sequence[float], *, overlap: bool = True
+    ):
         super().__init__()
-        self.fc1 = SlimmableLinear(in_features, hidden, widths, bias=False)
+        self.fc1 = SlimmableLinear(in_features, hidden, widths, bias=False, overlap=overlap)
         self.bn1 = SwitchableBatchNorm1d(hidden, widths)
-        self.fc2 = SlimmableLinear(hidden, out_features, widths, bias=False, fixed_out=True)
+        self.fc2 = SlimmableLinear(hidden, out_features, widths, bias=False, fixed_out=True, overlap=overlap)
         self.bn2 = SwitchableBatchNorm1d(out_features, widths, affine=False, fixed=True)
-        for layer in (self.fc1, self.fc2):
-            nn.init.normal_(layer.weight, std=0.01)
+        init_linear(self)
 
     def forward(self, x: Tensor, width: float = 1.0) -> Tensor:
         """Map (n, in * width) to (n, out)."""
@@ -64,13 +90,14 @@ class MoCoV3Predictor(nn.Module):
         features: Size of the embedding.
         hidden: Hidden features at width 1.0.
         widths: Width multipliers.
+        overlap: See `channel_slices`.
     """
 
-    def __init__(self, features: int, hidden: int, widths: Sequence[float]):
+    def __init__(self, features: int, hidden: int, widths: Sequence[float], *, overlap: bool = True):
         super().__init__()
-        self.fc1 = SlimmableLinear(features, hidden, widths, bias=False, fixed_in=True)
+        self.fc1 = SlimmableLinear(features, hidden, widths, bias=False, fixed_in=True, overlap=overlap)
         self.bn1 = SwitchableBatchNorm1d(hidden, widths)
-        self.fc2 = SlimmableLinear(hidden, features, widths, bias=False, fixed_out=True)
+        self.fc2 = SlimmableLinear(hidden, features, widths, bias=False, fixed_out=True, overlap=overlap)
 
     def forward(self, x: Tensor, width: float = 1.0) -> Tensor:
         """Map (n, d) to (n, d)."""
@@ -78,47 +105,47 @@ class MoCoV3Predictor(nn.Module):
 
 
 class SimCLRHead(nn.Module):
-    """SimCLR's head: Linear(in w, in w)-BN-ReLU-Linear(in w, out, no bias)-BN.
+    """SimCLR's head: Linear(in w, hidden w)-BN-ReLU-Linear(hidden w, out, no bias)-BN.
 
     Args:
-        in_features: Inputs at width 1.0; also the hidden layer's size.
+        in_features: Inputs at width 1.0.
+        hidden: Hidden features at width 1.0.
         out_features: Size of the embedding, the same at every width.
         widths: Width multipliers.
+        overlap: See `channel_slices`.
     """
 
-    def __init__(self, in_features: int, out_features: int, widths: Sequence[float]):
+    def __init__(
+        self, in_features: int, hidden: int, out_features: int, widths: Sequence[float], *, overlap: bool = True
+    ):
         super().__init__()
-        self.fc1 = SlimmableLinear(in_features, in_features, widths)
-        self.bn1 = SwitchableBatchNorm1d(in_features, widths)
-        self.fc2 = SlimmableLinear(in_features, out_features, widths, bias=False, fixed_out=True)
+        self.fc1 = SlimmableLinear(in_features, hidden, widths, overlap=overlap)
+        self.bn1 = SwitchableBatchNorm1d(hidden, widths)
+        self.fc2 = SlimmableLinear(hidden, out_features, widths, bias=False, fixed_out=True, overlap=overlap)
         self.bn2 = SwitchableBatchNorm1d(out_features, widths, fixed=True)
-        nn.init.zeros_(self.fc1.bias)
-        for layer in (self.fc1, self.fc2):
-            nn.init.normal_(layer.weight, std=0.01)
+        init_linear(self)
 
     def forward(self, x: Tensor, width: float = 1.0) -> Tensor:
         """Map (n, in * width) to (n, out)."""
         return self.bn2(self.fc2(F.relu(self.bn1(self.fc1(x, width), width), inplace=True), width), width)
 
 
-class SwitchableLinear(nn.Module):
-    """One linear classifier per width, N(0, 0.01) weights and zero biases (the linear probe).
+def classifier(
+    in_features: int, classes: int, widths: Sequence[float], *, switchable: bool, overlap: bool = True
+) -> SlimmableLinear | SwitchableLinear:
+    """A linear classifier, N(0, 0.01) weights and zero biases.
 
     Args:
         in_features: Features of the backbone at width 1.0.
-        out_features: Classes.
+        classes: Outputs.
         widths: Width multipliers.
+        switchable: One for each width (the linear probe), instead of one whose inputs the widths share.
+        overlap: See `channel_slices`.
     """
-
-    def __init__(self, in_features: int, out_features: int, widths: Sequence[float]):
-        super().__init__()
-        slices = channel_slices(in_features, widths)
-        self.linears = nn.ModuleDict({width_key(w): nn.Linear(s.stop, out_features) for w, s in slices.items()})
-        for linear in self.linears.children():
-            assert isinstance(linear, nn.Linear)
-            nn.init.normal_(linear.weight, std=0.01)
-            nn.init.zeros_(linear.bias)
-
-    def forward(self, x: Tensor, width: float = 1.0) -> Tensor:
-        """Map (n, in * width) to (n, out)."""
-        return self.linears[width_key(width)](x)
+    layer: SlimmableLinear | SwitchableLinear
+    if switchable:
+        layer = SwitchableLinear(in_features, classes, widths, fixed_out=True)
+    else:
+        layer = SlimmableLinear(in_features, classes, widths, fixed_out=True, overlap=overlap)
+    init_linear(layer)
+    return layer

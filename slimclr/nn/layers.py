@@ -17,24 +17,38 @@ def width_key(width: float) -> str:
     return str(float(width)).replace(".", "_")
 
 
-def channel_slices(channels: int, widths: Sequence[float], *, fixed: bool = False) -> dict[float, slice]:
-    """The channels of a layer that each width uses: the first `width * channels`.
+def channel_slices(
+    channels: int, widths: Sequence[float], *, fixed: bool = False, overlap: bool = True
+) -> dict[float, slice]:
+    """The channels of a layer that each width uses.
 
     Args:
         channels: Channels at width 1.0.
         widths: Width multipliers.
         fixed: Every width uses all channels (the image's three, a head's output).
+        overlap: A width uses the first `width * channels`. Otherwise sub-networks share nothing with each other: the
+            narrowest has the first channels, the next one those after them, and so on; the full network has all.
 
     Raises:
-        ValueError: A width does not give a whole number of channels.
+        ValueError: A width does not give a whole number of channels, or sub-networks without overlap need more channels
+            than there are.
     """
     if fixed:
         return {float(width): slice(0, channels) for width in widths}
-    return {float(width): slice(0, width_channels(channels, width)) for width in widths}
+    counts = {float(width): width_channels(channels, width) for width in widths}
+    if overlap:
+        return {width: slice(0, count) for width, count in counts.items()}
+    starts, used = {1.0: 0}, 0
+    for width in sorted(counts.keys() - {1.0}):
+        starts[width] = used
+        used += counts[width]
+    if used > channels:
+        raise ValueError(f"widths {list(widths)} below 1.0 add up to more than 1, so they cannot be disjoint")
+    return {width: slice(starts[width], starts[width] + count) for width, count in counts.items()}
 
 
 class SlimmableConv2d(nn.Conv2d):
-    """A convolution without bias; width w uses the first `w * channels` input and output channels.
+    """A convolution without bias; width w uses `w * channels` of its input and output channels.
 
     Args:
         in_channels: Input channels at width 1.0.
@@ -43,6 +57,7 @@ class SlimmableConv2d(nn.Conv2d):
         widths: Width multipliers.
         stride: Stride.
         fixed_in: The input has all channels at every width (the first convolution).
+        overlap: See `channel_slices`.
     """
 
     def __init__(
@@ -54,10 +69,11 @@ class SlimmableConv2d(nn.Conv2d):
         *,
         stride: int = 1,
         fixed_in: bool = False,
+        overlap: bool = True,
     ):
         super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, bias=False)
-        self.in_slices = channel_slices(in_channels, widths, fixed=fixed_in)
-        self.out_slices = channel_slices(out_channels, widths)
+        self.in_slices = channel_slices(in_channels, widths, fixed=fixed_in, overlap=overlap)
+        self.out_slices = channel_slices(out_channels, widths, overlap=overlap)
 
     def forward(self, x: Tensor, width: float = 1.0) -> Tensor:
         """Convolve `x` (n, in * width, h, w) to (n, out * width, h', w')."""
@@ -66,7 +82,7 @@ class SlimmableConv2d(nn.Conv2d):
 
 
 class SlimmableLinear(nn.Linear):
-    """A linear layer; width w uses the first `w * features` of its inputs and outputs.
+    """A linear layer; width w uses `w * features` of its inputs and outputs.
 
     Args:
         in_features: Inputs at width 1.0.
@@ -75,6 +91,7 @@ class SlimmableLinear(nn.Linear):
         bias: With a bias.
         fixed_in: All inputs at every width.
         fixed_out: All outputs at every width (embeddings and classes).
+        overlap: See `channel_slices`.
     """
 
     def __init__(
@@ -86,16 +103,43 @@ class SlimmableLinear(nn.Linear):
         bias: bool = True,
         fixed_in: bool = False,
         fixed_out: bool = False,
+        overlap: bool = True,
     ):
         super().__init__(in_features, out_features, bias=bias)
-        self.in_slices = channel_slices(in_features, widths, fixed=fixed_in)
-        self.out_slices = channel_slices(out_features, widths, fixed=fixed_out)
+        self.in_slices = channel_slices(in_features, widths, fixed=fixed_in, overlap=overlap)
+        self.out_slices = channel_slices(out_features, widths, fixed=fixed_out, overlap=overlap)
 
     def forward(self, x: Tensor, width: float = 1.0) -> Tensor:
         """Map `x` (n, in * width) to (n, out * width)."""
         rows = self.out_slices[width]
         bias = None if self.bias is None else self.bias[rows]
         return F.linear(x, self.weight[rows, self.in_slices[width]], bias)
+
+
+class SwitchableLinear(nn.Module):
+    """One linear layer per width.
+
+    Args:
+        in_features: Inputs at width 1.0.
+        out_features: Outputs at width 1.0.
+        widths: Width multipliers.
+        fixed_out: All outputs at every width (embeddings and classes).
+    """
+
+    def __init__(self, in_features: int, out_features: int, widths: Sequence[float], *, fixed_out: bool = False):
+        super().__init__()
+        self.linears = nn.ModuleDict(
+            {
+                width_key(w): nn.Linear(
+                    width_channels(in_features, w), out_features if fixed_out else width_channels(out_features, w)
+                )
+                for w in widths
+            }
+        )
+
+    def forward(self, x: Tensor, width: float = 1.0) -> Tensor:
+        """Map (n, in * width) to (n, out), or (n, out * width)."""
+        return self.linears[width_key(width)](x)
 
 
 class _SwitchableBatchNorm(nn.Module):
@@ -112,8 +156,8 @@ class _SwitchableBatchNorm(nn.Module):
 
     def __init__(self, channels: int, widths: Sequence[float], *, affine: bool = True, fixed: bool = False):
         super().__init__()
-        slices = channel_slices(channels, widths, fixed=fixed)
-        self.norms = nn.ModuleDict({width_key(w): self.norm(s.stop, affine=affine) for w, s in slices.items()})
+        sizes = {width: channels if fixed else width_channels(channels, width) for width in widths}
+        self.norms = nn.ModuleDict({width_key(w): self.norm(size, affine=affine) for w, size in sizes.items()})
 
     def forward(self, x: Tensor, width: float = 1.0) -> Tensor:
         """Normalise (n, channels * width, ...) with that width's own statistics and affine parameters."""

@@ -1,15 +1,14 @@
-"""The slimmable ResNet with bottleneck blocks (torchvision's v1.5: the stride is on the 3x3 convolution)."""
+"""Slimmable ResNets: with bottleneck blocks (torchvision's v1.5: the stride is on the 3x3 convolution), and CIFAR's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slimclr.arch import BLOCKS, arch_name
+from slimclr.arch import BLOCKS, CIFAR_BLOCKS, DEPTHS, arch_name
 from slimclr.nn.layers import SlimmableConv2d, SwitchableBatchNorm2d
-
-EXPANSION = 4
 
 
 class Bottleneck(nn.Module):
@@ -20,22 +19,32 @@ class Bottleneck(nn.Module):
         channels: Channels of the 3x3 convolution at width 1.0; the output has four times as many.
         widths: Width multipliers.
         stride: Stride of the 3x3 convolution.
+        overlap: See `channel_slices`.
     """
 
-    def __init__(self, in_channels: int, channels: int, widths: Sequence[float], *, stride: int = 1):
+    expansion = 4
+
+    def __init__(
+        self, in_channels: int, channels: int, widths: Sequence[float], *, stride: int = 1, overlap: bool = True
+    ):
         super().__init__()
-        out_channels = channels * EXPANSION
-        self.conv1 = SlimmableConv2d(in_channels, channels, 1, widths)
+        out_channels = channels * self.expansion
+        self.conv1 = SlimmableConv2d(in_channels, channels, 1, widths, overlap=overlap)
         self.bn1 = SwitchableBatchNorm2d(channels, widths)
-        self.conv2 = SlimmableConv2d(channels, channels, 3, widths, stride=stride)
+        self.conv2 = SlimmableConv2d(channels, channels, 3, widths, stride=stride, overlap=overlap)
         self.bn2 = SwitchableBatchNorm2d(channels, widths)
-        self.conv3 = SlimmableConv2d(channels, out_channels, 1, widths)
+        self.conv3 = SlimmableConv2d(channels, out_channels, 1, widths, overlap=overlap)
         self.bn3 = SwitchableBatchNorm2d(out_channels, widths)
         self.shortcut_conv: SlimmableConv2d | None = None
         self.shortcut_bn: SwitchableBatchNorm2d | None = None
         if stride != 1 or in_channels != out_channels:
-            self.shortcut_conv = SlimmableConv2d(in_channels, out_channels, 1, widths, stride=stride)
+            self.shortcut_conv = SlimmableConv2d(in_channels, out_channels, 1, widths, stride=stride, overlap=overlap)
             self.shortcut_bn = SwitchableBatchNorm2d(out_channels, widths)
+
+    @property
+    def last_norm(self) -> SwitchableBatchNorm2d:
+        """The batch norm before the sum."""
+        return self.bn3
 
     def forward(self, x: Tensor, width: float) -> Tensor:
         """Map (n, in * width, h, w) to (n, 4 * channels * width, h / stride, w / stride)."""
@@ -47,18 +56,64 @@ class Bottleneck(nn.Module):
         return F.relu(out + x, inplace=True)
 
 
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with a residual connection; the shortcut is a 1x1 convolution where the size changes.
+
+    Args:
+        in_channels: Input channels at width 1.0.
+        channels: Output channels at width 1.0.
+        widths: Width multipliers.
+        stride: Stride of the first convolution.
+        overlap: See `channel_slices`.
+    """
+
+    expansion = 1
+
+    def __init__(
+        self, in_channels: int, channels: int, widths: Sequence[float], *, stride: int = 1, overlap: bool = True
+    ):
+        super().__init__()
+        self.conv1 = SlimmableConv2d(in_channels, channels, 3, widths, stride=stride, overlap=overlap)
+        self.bn1 = SwitchableBatchNorm2d(channels, widths)
+        self.conv2 = SlimmableConv2d(channels, channels, 3, widths, overlap=overlap)
+        self.bn2 = SwitchableBatchNorm2d(channels, widths)
+        self.shortcut_conv: SlimmableConv2d | None = None
+        self.shortcut_bn: SwitchableBatchNorm2d | None = None
+        if stride != 1 or in_channels != channels:
+            self.shortcut_conv = SlimmableConv2d(in_channels, channels, 1, widths, stride=stride, overlap=overlap)
+            self.shortcut_bn = SwitchableBatchNorm2d(channels, widths)
+
+    @property
+    def last_norm(self) -> SwitchableBatchNorm2d:
+        """The batch norm before the sum."""
+        return self.bn2
+
+    def forward(self, x: Tensor, width: float) -> Tensor:
+        """Map (n, in * width, h, w) to (n, channels * width, h / stride, w / stride)."""
+        out = F.relu(self.bn1(self.conv1(x, width), width), inplace=True)
+        out = self.bn2(self.conv2(out, width), width)
+        if self.shortcut_conv is not None and self.shortcut_bn is not None:
+            x = self.shortcut_bn(self.shortcut_conv(x, width), width)
+        return F.relu(out + x, inplace=True)
+
+
 class SlimmableResNet(nn.Module):
     """A ResNet whose narrower sub-networks are the first channels of every layer.
 
     Args:
-        depth: One of `BLOCKS`.
+        depth: A key of `blocks`.
         base_width: Channels of the first convolution at width 1.0; 64 is the usual network.
         widths: Width multipliers, 1.0 among them.
         zero_init_residual: The last batch norm of each block starts at 0, so that a block starts as the identity.
+        overlap: Sub-networks share their channels; see `channel_slices`.
 
     Raises:
         ValueError: Unknown depth, widths without 1.0, or a width that does not give whole channels.
     """
+
+    blocks: Mapping[int, tuple[int, ...]] = BLOCKS
+    block: type[Bottleneck] | type[BasicBlock] = Bottleneck
+    stem_kernel, stem_stride = 7, 2
 
     def __init__(
         self,
@@ -67,28 +122,31 @@ class SlimmableResNet(nn.Module):
         widths: Sequence[float] = (1.0, 0.75, 0.5, 0.25),
         *,
         zero_init_residual: bool = True,
+        overlap: bool = True,
     ):
         super().__init__()
-        if depth not in BLOCKS:
-            raise ValueError(f"depth {depth} is not one of {sorted(BLOCKS)}")
+        if depth not in self.blocks:
+            raise ValueError(f"depth {depth} is not one of {sorted(self.blocks)}")
         # From the widest down: a sub-network's teacher comes before it.
         self.widths = tuple(sorted((float(width) for width in widths), reverse=True))
         if self.widths[0] != 1.0:
             raise ValueError(f"widths {list(widths)} need 1.0, the full network, as the largest")
-        self.depth, self.base_width = depth, base_width
-        self.conv1 = SlimmableConv2d(3, base_width, 7, self.widths, stride=2, fixed_in=True)
+        self.depth, self.base_width, self.overlap = depth, base_width, overlap
+        self.conv1 = SlimmableConv2d(
+            3, base_width, self.stem_kernel, self.widths, stride=self.stem_stride, fixed_in=True, overlap=overlap
+        )
         self.bn1 = SwitchableBatchNorm2d(base_width, self.widths)
         stages, in_channels = [], base_width
-        for stage, count in enumerate(BLOCKS[depth]):
+        for stage, count in enumerate(self.blocks[depth]):
             channels = base_width * 2**stage
             blocks = []
-            for block in range(count):
-                stride = 2 if stage > 0 and block == 0 else 1
-                blocks.append(Bottleneck(in_channels, channels, self.widths, stride=stride))
-                in_channels = channels * EXPANSION
+            for number in range(count):
+                stride = 2 if stage > 0 and number == 0 else 1
+                blocks.append(self.block(in_channels, channels, self.widths, stride=stride, overlap=overlap))
+                in_channels = channels * self.block.expansion
             stages.append(nn.ModuleList(blocks))
         self.stages = nn.ModuleList(stages)
-        self.stage_channels = tuple(base_width * 2**stage * EXPANSION for stage in range(4))
+        self.stage_channels = tuple(base_width * 2**stage * self.block.expansion for stage in range(len(stages)))
         self.out_features = in_channels
         self._initialise(zero_init_residual)
 
@@ -96,8 +154,8 @@ class SlimmableResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, Bottleneck) and zero_init_residual:
-                for norm in module.bn3.norms.children():
+            elif isinstance(module, Bottleneck | BasicBlock) and zero_init_residual:
+                for norm in module.last_norm.norms.children():
                     assert isinstance(norm, nn.BatchNorm2d)
                     nn.init.zeros_(norm.weight)
 
@@ -106,8 +164,23 @@ class SlimmableResNet(nn.Module):
         """The architecture's name."""
         return arch_name(self.depth, self.base_width)
 
-    def feature_maps(self, x: Tensor, width: float = 1.0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Outputs of the four stages.
+    @property
+    def shape(self) -> dict[str, Any]:
+        """The arguments of `build_backbone` that make a network with the same tensors; written beside weights."""
+        return {
+            "depth": self.depth,
+            "base_width": self.base_width,
+            "widths": list(self.widths),
+            "overlap": self.overlap,
+        }
+
+    def stem(self, x: Tensor, width: float) -> Tensor:
+        """What comes before the stages: (n, 3, h, w) to (n, base_width * width, h / 4, w / 4)."""
+        x = F.relu(self.bn1(self.conv1(x, width), width), inplace=True)
+        return F.max_pool2d(x, 3, stride=2, padding=1)
+
+    def feature_maps(self, x: Tensor, width: float = 1.0) -> tuple[Tensor, ...]:
+        """Outputs of the stages.
 
         Args:
             x: Normalised images (n, 3, h, w).
@@ -116,15 +189,44 @@ class SlimmableResNet(nn.Module):
         Returns:
             Four maps (n, stage_channels[i] * width, h / 4 / 2^i, w / 4 / 2^i).
         """
-        x = F.relu(self.bn1(self.conv1(x, width), width), inplace=True)
-        x = F.max_pool2d(x, 3, stride=2, padding=1)
+        x = self.stem(x, width)
         maps = []
         for stage in self.stages:
             for block in stage.children():
                 x = block(x, width)
             maps.append(x)
-        return maps[0], maps[1], maps[2], maps[3]
+        return tuple(maps)
 
     def forward(self, x: Tensor, width: float = 1.0) -> Tensor:
         """Features after global average pooling: (n, 3, h, w) to (n, out_features * width)."""
         return torch.flatten(F.adaptive_avg_pool2d(self.feature_maps(x, width)[-1], 1), 1)
+
+
+class SlimmableCifarResNet(SlimmableResNet):
+    """The ResNet for 32 px images (arXiv 1512.03385, section 4.2): three stages of basic blocks, no pooling at first.
+
+    `base_width` is 16 times the width factor: 64 makes ResNet-20 x4. The three maps have h / 2^i rows.
+    """
+
+    blocks = CIFAR_BLOCKS
+    block = BasicBlock
+    stem_kernel, stem_stride = 3, 1
+
+    def stem(self, x: Tensor, width: float) -> Tensor:
+        """What comes before the stages: (n, 3, h, w) to (n, base_width * width, h, w)."""
+        return F.relu(self.bn1(self.conv1(x, width), width), inplace=True)
+
+
+def build_backbone(
+    depth: int,
+    base_width: int,
+    widths: Sequence[float],
+    *,
+    zero_init_residual: bool = True,
+    overlap: bool = True,
+) -> SlimmableResNet:
+    """The network of a depth; arguments and errors as for `SlimmableResNet`."""
+    if depth not in DEPTHS:
+        raise ValueError(f"depth {depth} is not one of {', '.join(map(str, DEPTHS))}")
+    network = SlimmableCifarResNet if depth in CIFAR_BLOCKS else SlimmableResNet
+    return network(depth, base_width, widths, zero_init_residual=zero_init_residual, overlap=overlap)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from slimclr.errors import UserError
 from slimclr.files import atomic_path
-from slimclr.nn.resnet import SlimmableResNet
+from slimclr.nn.resnet import SlimmableResNet, build_backbone
 
 BACKBONE = "backbone."
 
@@ -22,7 +22,7 @@ def save_weights(path: Path | str, tensors: Mapping[str, Tensor], meta: Mapping[
     Args:
         path: A `.safetensors` file.
         tensors: Named tensors; the backbone's names start with `backbone.`.
-        meta: Header; `depth`, `base_width` and `widths` are needed to build the backbone again.
+        meta: Header; `SlimmableResNet.shape` is needed to build the backbone again.
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as part:
@@ -62,7 +62,8 @@ def load_backbone(path: Path | str) -> tuple[SlimmableResNet, dict[str, Any]]:
         UserError: See `read_weights`; also when a backbone tensor is missing, unexpected or of another shape.
     """
     tensors, meta = read_weights(path)
-    backbone = SlimmableResNet(meta["depth"], meta["base_width"], meta["widths"])
+    overlap = meta.get("overlap", True)
+    backbone = build_backbone(meta["depth"], meta["base_width"], meta["widths"], overlap=overlap)
     state = {name.removeprefix(BACKBONE): tensor for name, tensor in tensors.items() if name.startswith(BACKBONE)}
     try:
         backbone.load_state_dict(state, strict=True)

@@ -1,6 +1,6 @@
 """Linear probes of all widths in one pass (SlimCLR, section 4.1)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.distributed as dist
@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from slimclr.losses import mixed_loss
 from slimclr.methods.base import Encoder, Method, Output, WidthResult
-from slimclr.nn import SlimmableLinear, SlimmableResNet, SwitchableLinear
+from slimclr.nn import SlimmableLinear, SlimmableResNet, SwitchableLinear, classifier, width_key
 
 
 class LinearProbe(Method):
@@ -26,7 +27,7 @@ class LinearProbe(Method):
     def __init__(self, backbone: SlimmableResNet, classes: int):
         super().__init__(backbone.widths)
         self.backbone = backbone.requires_grad_(False).eval()
-        self.classifier = SwitchableLinear(backbone.out_features, classes, backbone.widths)
+        self.classifier = classifier(backbone.out_features, classes, backbone.widths, switchable=True)
 
     def train(self, mode: bool = True) -> "LinearProbe":
         """Switch the classifier; the backbone's batch norm keeps its pre-trained statistics."""
@@ -40,18 +41,17 @@ class LinearProbe(Method):
             features = self.backbone(images, width)
         return self.classifier(features, width)
 
-    def forward(self, views: Sequence[Tensor], labels: Tensor, epoch: float) -> Output:
+    def forward(self, views: Sequence[Tensor], labels: Tensor, epoch: float, step: int = 0) -> Output:
         """Losses of all widths."""
         total, teacher, results = views[0].new_zeros(()), None, {}
         for width in self.widths:
             logits = self.logits(views[0], width)
-            loss = F.cross_entropy(logits, labels)
             if teacher is None:
-                teacher = logits.detach().softmax(dim=1)
+                teacher, loss = logits, F.cross_entropy(logits, labels)
             else:
-                loss = 0.5 * (loss + F.cross_entropy(logits, teacher))
+                loss = mixed_loss(logits, teacher, labels)
             total = total + loss
-            results[width] = WidthResult(loss.detach(), (logits.argmax(dim=1) == labels).float().mean())
+            results[width] = WidthResult(loss, (logits.argmax(dim=1) == labels).float().mean())
         return Output(total, results)
 
     def trainable(self) -> nn.Module:
@@ -60,11 +60,25 @@ class LinearProbe(Method):
 
 
 class OwnClassifier(Encoder):
-    """The classifier that a supervised network was trained with; evaluated like a probe."""
+    """The classifier that a supervised network or an imported probe was trained with; evaluated like a probe."""
 
-    def __init__(self, backbone: SlimmableResNet, head: SlimmableLinear):
+    def __init__(self, backbone: SlimmableResNet, head: SlimmableLinear | SwitchableLinear, classes: int):
         super().__init__(backbone, head, normalize=False)
-        self.widths = backbone.widths
+        self.widths, self.classes = backbone.widths, classes
+
+    @classmethod
+    def from_tensors(cls, backbone: SlimmableResNet, tensors: Mapping[str, Tensor]) -> "OwnClassifier | None":
+        """Build it from the tensors of a weights file, `head.*`; None where they hold no classifier."""
+        state = {name.removeprefix("head."): tensor for name, tensor in tensors.items() if name.startswith("head.")}
+        switchable = f"linears.{width_key(1.0)}.weight"
+        if switchable not in state and state.keys() != {"weight", "bias"}:
+            return None
+        classes = len(state[switchable] if switchable in state else state["weight"])
+        head = classifier(
+            backbone.out_features, classes, backbone.widths, switchable=switchable in state, overlap=backbone.overlap
+        )
+        head.load_state_dict(state)
+        return cls(backbone, head, classes)
 
     def logits(self, images: Tensor, width: float) -> Tensor:
         """(n, 3, h, w) to (n, classes)."""

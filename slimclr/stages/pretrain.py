@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 import yaml
-from torch import nn
+from torch import Tensor, nn
 
-from slimclr.config import Optimizer, Pretrain, Schedule, dump, fingerprint
+from slimclr.config import Distillation, Optimizer, Pretrain, Schedule, dump, fingerprint
 from slimclr.data import open_images
 from slimclr.data.loaders import training_loader
 from slimclr.data.views import training_transforms
@@ -21,10 +21,17 @@ from slimclr.engine.plan import plan_batch
 from slimclr.engine.records import copy_records
 from slimclr.errors import UserError
 from slimclr.files import atomic_path, sha256, write_json, write_text
-from slimclr.losses import kl_distillation, loss_weights
+from slimclr.losses import (
+    adaptive_temperature_distillation,
+    decoupled_distillation,
+    kl_distillation,
+    loss_weights,
+    mse_distillation,
+)
 from slimclr.methods import METHODS, Method, SubNetworkLoss
-from slimclr.nn import SlimmableResNet
+from slimclr.nn import SlimmableResNet, build_backbone
 from slimclr.nn.counts import count_macs, count_parameters
+from slimclr.nn.sync import synchronise_batch_norm
 from slimclr.nn.weights import BACKBONE, save_weights
 from slimclr.optim import LARS, learning_rate
 from slimclr.provenance import provenance
@@ -75,15 +82,13 @@ def _trainer(
         raise UserError(f"{run}: training needs images; name an LMDB or a folder with --data")
     assert recipe.optimizer is not None, "the config refuses a trained method without an optimiser"
     images = open_images(data)
-    method = build_method(recipe, backbone, classes=len(images.classes))
+    method = build_method(recipe, backbone, classes=len(images.classes), seed=seed)
     if where.world > 1 and recipe.batch_norm == "synchronised":
-        if where.device.type != "cuda":
-            raise UserError(f"{run}: batch norm can be synchronised on GPUs only; train on one process, or on GPUs")
-        method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
+        synchronise_batch_norm(method, where.device)
     to_device(method, where.device)
     loader = training_loader(
         images,
-        training_transforms(recipe.views, image_size=recipe.image_size),
+        training_transforms(recipe.views, image_size=recipe.image_size, widths=len(backbone.widths)),
         total_batch=recipe.batch,
         batch=plan.per_gpu,
         seed=seed,
@@ -92,8 +97,6 @@ def _trainer(
         world=where.world,
     )
     steps_per_epoch = len(loader) // plan.accumulation
-    # The same network on every process, its own random numbers (shuffled batch norm, dropped keys) on each.
-    torch.manual_seed(seed + where.rank)
     trainer = Trainer(
         method=method,
         optimizer=build_optimizer(recipe.optimizer, method.trainable()),
@@ -110,7 +113,9 @@ def _trainer(
         folder=folder,
         accumulation=plan.accumulation,
         precision=recipe.precision,
+        grad_clip=recipe.optimizer.grad_clip,
         log_every=recipe.log_every,
+        gradients_every=recipe.gradients_every,
         name=f"pretrain {run}",
     )
     return trainer, list(plan.deviations)
@@ -118,19 +123,22 @@ def _trainer(
 
 def _backbone(recipe: Pretrain) -> SlimmableResNet:
     shape = recipe.backbone
-    return SlimmableResNet(shape.depth, shape.base_width, shape.widths, zero_init_residual=shape.zero_init_residual)
+    return build_backbone(**shape.model_dump())
 
 
-def build_method(recipe: Pretrain, backbone: SlimmableResNet, *, classes: int) -> Method:
+def build_method(recipe: Pretrain, backbone: SlimmableResNet, *, classes: int, seed: int = 0) -> Method:
     """The method of a recipe around its backbone.
 
     Args:
         recipe: What to train.
         backbone: Its network.
         classes: Number of classes, for supervised training.
+        seed: Seed of what the method draws while it trains.
     """
     method = recipe.method
     parts: dict[str, Any] = method.model_dump(exclude={"name"})
+    if method.name == "mocov2":
+        parts["seed"] = seed
     if method.name == "mocov3":
         parts["epochs"] = recipe.epochs
     if method.name == "supervised":
@@ -156,12 +164,24 @@ def build_combination(recipe: Pretrain, widths: Sequence[float]) -> SubNetworkLo
     weights, settings = loss_weights(recipe.loss_weights, widths), recipe.distillation
     if settings is None:
         return SubNetworkLoss(weights)
-    distillation = partial(
-        kl_distillation,
-        student_temperature=settings.student_temperature,
-        teacher_temperature=settings.teacher_temperature,
+    return SubNetworkLoss(
+        weights, build_distillation(settings), settings.share, on=settings.on, full_distill=settings.full_distill
     )
-    return SubNetworkLoss(weights, distillation, settings.share)
+
+
+def build_distillation(settings: Distillation) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """(student (n, c), teacher (n, c), right columns (n,)) -> loss of a recipe."""
+    kinds: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+        "kl": partial(
+            kl_distillation,
+            student_temperature=settings.student_temperature,
+            teacher_temperature=settings.teacher_temperature,
+        ),
+        "mse": mse_distillation,
+        "dkd": decoupled_distillation,
+        "atkd": adaptive_temperature_distillation,
+    }
+    return kinds[settings.kind]
 
 
 def build_optimizer(settings: Optimizer, module: nn.Module) -> torch.optim.Optimizer:
@@ -186,6 +206,7 @@ def build_schedule(
         warmup_steps=settings.warmup * steps,
         milestones=[epoch * steps_per_epoch for epoch in settings.milestones],
         gamma=settings.gamma,
+        power=settings.power if settings.name == "polynomial" else None,
         slim_start_step=slow_start_epoch * steps_per_epoch,
         slim_start_lr=settings.slim_start_lr,
     )
@@ -203,9 +224,10 @@ def _write(
     out: Path,
     started: float,
 ) -> None:
-    shape = {"depth": backbone.depth, "base_width": backbone.base_width, "widths": list(backbone.widths)}
     identity = {"schema": 1, "run": run, "stage": "pretrain", "seed": seed, "method": recipe.method.name}
-    save_weights(out / "weights.safetensors", exported, identity | shape | {"recipe_sha256": fingerprint(recipe)})
+    save_weights(
+        out / "weights.safetensors", exported, identity | backbone.shape | {"recipe_sha256": fingerprint(recipe)}
+    )
     write_text(out / "config.yaml", yaml.safe_dump(dump(recipe), sort_keys=False))
     with atomic_path(out / "metrics.jsonl") as part:
         part.write_bytes((folder / "metrics.jsonl").read_bytes())

@@ -13,7 +13,7 @@ from slimclr.engine.distributed import Processes, processes
 from slimclr.engine.loop import Trainer
 from slimclr.errors import UserError
 from slimclr.files import sha256, write_json
-from slimclr.nn import SlimmableLinear, SlimmableResNet
+from slimclr.nn import SlimmableResNet
 from slimclr.nn.weights import load_backbone, read_weights
 from slimclr.probe import LinearProbe, OwnClassifier, evaluate
 from slimclr.provenance import provenance
@@ -118,6 +118,7 @@ def _train(
         epochs=recipe.epochs,
         where=where,
         folder=folder,
+        grad_clip=recipe.optimizer.grad_clip,
         log_every=recipe.log_every,
         name=f"probe {run}",
     ).train()
@@ -125,10 +126,9 @@ def _train(
 
 def _own_classifier(weights: Path, backbone: SlimmableResNet, classes: int) -> OwnClassifier:
     tensors, _ = read_weights(weights)
-    if "head.weight" not in tensors or len(tensors["head.weight"]) != classes:
+    classifier = OwnClassifier.from_tensors(backbone, tensors)
+    if classifier is None or classifier.classes != classes:
         raise UserError(
             f"{weights}: holds no classifier of {classes} classes; a probe of 0 epochs needs a supervised run"
         )
-    head = SlimmableLinear(backbone.out_features, classes, backbone.widths, fixed_out=True)
-    head.load_state_dict({name: tensors[f"head.{name}"] for name in ("weight", "bias")})
-    return OwnClassifier(backbone, head)
+    return classifier

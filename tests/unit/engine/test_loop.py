@@ -126,3 +126,54 @@ def test_accumulated_batches_are_one_step(images, tmp_path):
     one.train()
     assert [line["step"] for line in records(tmp_path)] == [1, 2]
     assert one.method.queue_pointer == 0  # 2 steps x 16 keys fill the queue of 32 once
+
+
+def freeze_batch_norm(method):
+    """With its running statistics batch norm looks at no batch, in training too."""
+    for module in method.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.eval()
+            module.train = lambda mode=True, module=module: module
+
+
+def test_accumulated_batches_equal_one_large_batch(images, tmp_path):
+    """Momentum, queue and optimiser move once a step; what batch norm sees is the only difference."""
+    whole, parts = trainer(images, tmp_path / "whole"), trainer(images, tmp_path / "parts", accumulation=4)
+    for run in (whole, parts):
+        freeze_batch_norm(run.method)
+        run.train()
+    for name, tensor in whole.method.state_dict().items():
+        torch.testing.assert_close(parts.method.state_dict()[name], tensor, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_gradients_are_clipped_to_the_norm(images, tmp_path):
+    clipped = trainer(images, tmp_path, epochs=1)
+    clipped.grad_clip = 1e-3
+    start = {name: tensor.clone() for name, tensor in clipped.method.query_encoder.named_parameters()}
+    norms = []
+    step = clipped.optimizer.step
+    clipped.optimizer.step = lambda: (
+        norms.append(
+            torch.nn.utils.get_total_norm(
+                [p.grad for p in clipped.method.trainable().parameters() if p.grad is not None]
+            )
+        )
+        or step()
+    )
+    clipped.train()
+    assert [norm.item() for norm in norms] == pytest.approx([1e-3] * len(norms), rel=1e-3)
+    assert any(not torch.equal(start[name], p) for name, p in clipped.method.query_encoder.named_parameters())
+
+
+def test_gradient_records_come_at_their_interval(images, tmp_path):
+    recorded = trainer(images, tmp_path, epochs=2)
+    recorded.gradients_every = 3
+    recorded.train()
+    lines = records(tmp_path)
+    assert [line["step"] for line in lines if "gradients" in line] == [3]
+    gradients = lines[2]["gradients"]
+    assert set(gradients["widths"]) == {"1.0", "0.5"}
+    assert gradients["widths"]["0.5"]["ratio"] > 0
+    assert gradients["widths"]["1.0"]["ratio"] is None  # the full network has no rest
+    assert -1 <= gradients["cosine"]["1.0/0.5"] <= 1
+    assert gradients["last_layer"]["singular_1"] >= gradients["last_layer"]["singular_2"] > 0

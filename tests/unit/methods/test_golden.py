@@ -1,118 +1,94 @@
-"""Encoder outputs and whole training steps of a ResNet-50 against the reference's figures (tests/golden/open.json)."""
+"""Everything that the reference's figures cover, through the tool that people use (tests/parity.py)."""
 
 import json
-import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-from golden_inputs import backbone_names, fill, head_names, images, norm_names, tensor
+from tests import parity
 
-from slimclr.losses import kl_distillation, loss_weights
-from slimclr.methods import MoCoV2, MoCoV3, SimCLR, SubNetworkLoss
-from slimclr.methods.base import Encoder
-from slimclr.nn import SlimmableLinear, SlimmableMLP, SlimmableResNet, SwitchableLinear
-from slimclr.optim import LARS
-
-GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "open.json").read_text())
-DEPTH, WIDTHS = 50, (1.0, 0.75, 0.5, 0.25)
-SHAPE = {"depth": DEPTH, "widths": WIDTHS}
-SLOW_STEPS = 2  # the third step repeats what the second shows
+GOLDEN = Path(__file__).parents[2] / "golden"
+OPEN = json.loads((GOLDEN / "open.json").read_text())
+FUNCTIONS = json.loads((GOLDEN / "functions.json").read_text())
 
 
-@pytest.mark.parametrize("case", GOLDEN["encoder"], ids=lambda case: case["name"])
-def test_encoder_outputs_equal_the_reference(case):
-    backbone, classes = SlimmableResNet(DEPTH, 64, WIDTHS), case["num_classes"]
-    heads = {
-        "mocov2_slim": lambda: SlimmableMLP(2048, classes, WIDTHS),
-        "supervised_switch": lambda: SwitchableLinear(2048, classes, WIDTHS),
-        "supervised": lambda: SlimmableLinear(2048, classes, WIDTHS, fixed_out=True),
-    }
-    encoder = Encoder(backbone, heads[case["fc"]](), normalize=False)
-    names = backbone_names(DEPTH, WIDTHS) + head_names(case["fc"], WIDTHS)
-    head = case["fc"] if case["fc"] == "mocov2_slim" else None
-    fill(encoder, names, "module.encoder_q.", head=head, **SHAPE)
-    encoder.eval()
-    batch = images(case["tag"], 4, case["size"])
-    with torch.no_grad():
-        for width in WIDTHS:
-            features, output = backbone(batch, width), encoder(batch, width)
-            expected = torch.tensor(case["features_head"][str(width)])
-            torch.testing.assert_close(features[:, :8], expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
-            expected = torch.tensor(case["output_head"][str(width)])
-            torch.testing.assert_close(output[:, :8], expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+def failures(rows):
+    return [str(row) for row in rows if not row.passed]
 
 
-def build(case):
-    """Method, query encoder and the reference's names of its tensors."""
-    name, config = case["method"], case["config"]
-    distillation = partial(
-        kl_distillation, student_temperature=config["student_T"], teacher_temperature=config["teacher_T"]
-    )
-    weights = loss_weights("sub_sum_to_full", WIDTHS)
-    parts = {
-        "slow_start_epoch": config["slim_start_epoch"],
-        "combine": SubNetworkLoss(weights, distillation, config["aux_loss_w"]),
-    }
-    backbone, names = SlimmableResNet(DEPTH, 64, WIDTHS), backbone_names(DEPTH, WIDTHS)
-    head = config["slim_fc"]
-    names += head_names(head, WIDTHS)
-    if name == "mocov2":
-        method = MoCoV2(backbone, queue=64, **parts)
-        ours = fill(method.query_encoder, names, "module.encoder_q.", head=head, **SHAPE)
-        method.key_encoder.load_state_dict(method.query_encoder.state_dict())
-        method.queue.copy_(tensor("module.queue", (128, 64)))
-        return method, method.query_encoder, ours
-    if name == "simclr":
-        method = SimCLR(backbone, **parts)
-        return method, method.encoder, fill(method.encoder, names, "module.encoder_q.", head=head, **SHAPE)
-    method = MoCoV3(backbone, epochs=config["num_epochs"], **parts)
-    base, predictor = method.query_encoder.base, method.query_encoder.predictor
-    ours = fill(base, names, "module.base_encoder.", head=head, **SHAPE)
-    predictor_names = ["predictor.0.weight", *norm_names("predictor.1", WIDTHS), "predictor.3.weight"]
-    fill(predictor, predictor_names, "module.", head=head, strip="head.", **SHAPE)
-    method.key_encoder.load_state_dict(base.state_dict())
-    return method, base, ours
+@pytest.mark.parametrize("key", FUNCTIONS)
+def test_functions_equal_the_reference(key):
+    assert failures(parity.evaluate({key: FUNCTIONS[key]})) == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", GOLDEN["training_step"], ids=lambda case: case["case"])
+@pytest.mark.parametrize("case", OPEN["encoder"], ids=lambda case: case["name"])
+def test_encoder_outputs_equal_the_reference(case):
+    assert failures(parity.evaluate({"encoder": [case]})) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", OPEN["training_step"], ids=lambda case: case["case"])
 def test_training_steps_equal_the_reference(case):
-    method, encoder, ours = build(case)
-    method.double().train()
-    parameters = dict(encoder.named_parameters())
-    if case["optimizer"] == "SGD":
-        optimizer = torch.optim.SGD(method.trainable().parameters(), lr=0.2, momentum=0.9, weight_decay=1e-4)
-    else:
-        optimizer = LARS(method.trainable().parameters(), lr=1.2, momentum=0.9, weight_decay=1e-6, trust=0.001)
-    labels = torch.zeros(case["batch"], dtype=torch.long)
-    for number, step in enumerate(case["steps"][:SLOW_STEPS]):
-        views = [images(f"{view}{number}", case["batch"], 64).double() for view in "qk"]
-        method.require_gradients(step["epoch"])
-        optimizer.zero_grad()
-        output = method(views, labels, step["epoch"])
-        output.loss.backward()
-        assert output.loss.item() == pytest.approx(step["loss"], rel=1e-6)
-        for name, expected in step["grad_norm"].items():
-            gradient = parameters[ours[name]].grad
-            assert (gradient is None) == (expected is None), name
-            if gradient is not None:
-                assert gradient.norm().item() == pytest.approx(expected, rel=1e-6), name
-        gradients = [p.grad.norm() for p in method.trainable().parameters() if p.grad is not None]
-        assert torch.stack(gradients).norm().item() == pytest.approx(step["total_grad_norm"], rel=1e-6)
-        optimizer.step()
-        for name, expected in step["param_norm_after"].items():
-            assert parameters[ours[name]].norm().item() == pytest.approx(expected, rel=1e-6), name
-        for name, expected in step["param_sum_after"].items():
-            tolerance = 1e-6 * parameters[ours[name]].norm().item()
-            assert parameters[ours[name]].sum().item() == pytest.approx(expected, abs=tolerance), name
-        if case["method"] == "mocov2":
-            assert method.queue_pointer.item() == step["queue_ptr"]
-            assert method.queue.abs().sum().item() == pytest.approx(step["queue_abs_sum"], rel=1e-6)
-        if case["method"] != "simclr":
-            average = dict(method.key_encoder.named_parameters())
-            for name, expected in step["momentum_param_norm_after"].items():
-                assert average[ours[name]].norm().item() == pytest.approx(expected, rel=1e-6), name
+    assert failures(parity.evaluate({"training_step": [case]})) == []
+
+
+def test_a_wrong_figure_is_reported_and_fails(tmp_path, capsys):
+    path = tmp_path / "figures.json"
+    momentum = [dict(case) for case in FUNCTIONS["momentum_cos"]]
+    momentum[1]["m"] *= 1.001
+    path.write_text(json.dumps({"momentum_cos": momentum}))
+    assert parity.main([str(path)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["PASS", "FAIL", *["PASS"] * 4]
+    assert lines[1].startswith("FAIL momentum_cos/epoch1.5 ")
+
+
+@pytest.mark.parametrize(
+    ("document", "reason"),
+    [
+        ({"loss_weights": [{"mode": 4, "widths": [1.0], "weights": [1.0]}]}, "mode 4"),
+        ({"distillation": {"tofd": {}}}, "tofd"),
+        ({"something": []}, "unknown top-level key"),
+        ({"encoder": [OPEN["encoder"][0] | {"fc": "byol"}]}, "fc byol"),
+        ({"training_step": [OPEN["training_step"][0] | {"config": {"cutmix": 1}}]}, "unknown option cutmix"),
+    ],
+)
+def test_what_is_unknown_fails(document, reason, tmp_path, capsys):
+    path = tmp_path / "figures.json"
+    path.write_text(json.dumps(document))
+    assert parity.main([str(path)]) == 1
+    assert reason in capsys.readouterr().out
+
+
+OPTIONS = {
+    "mocov2": [
+        {"overlap_weight": False, "width_mult_list": [1.0, 0.5, 0.25]},
+        {"slim_fc": "mocov2_switch", "dkd_loss": 1, "seed_loss": 0},
+        {"full_distill": 1, "mse_loss": 2},
+        {"mse_loss": 1, "slim_loss_weighted": 6},
+        {"width_mult_list": [1.0], "slim_loss_weighted": 0},
+    ],
+    "mocov3": [{"atkd_loss": 1, "seed_loss": 0}, {"inplace_distill": 1}],
+    "simclr": [{"seed_loss": 0, "slim_loss_weighted": 7}, {"full_distill": 1}],
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [(method, options) for method, rows in OPTIONS.items() for options in rows],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
+)
+def test_every_option_of_the_reference_has_a_recipe(method, options):
+    """Whether its figures are right is for a file that has them; here they only have to become a recipe."""
+    case = next(case for case in OPEN["training_step"] if case["method"] == method)
+    assert parity.recipe(case | {"config": case["config"] | options}).method.name == method
+
+
+def test_full_distill_goes_with_mocov2_alone():
+    cases = {case["method"]: case for case in OPEN["training_step"]}
+    cases = {name: case | {"config": case["config"] | {"full_distill": 1}} for name, case in cases.items()}
+    assert parity.recipe(cases["mocov2"]).distillation.full_distill
+    assert not parity.recipe(cases["simclr"]).distillation.full_distill
+    with pytest.raises(parity.Unknown, match="mocov3"):
+        parity.recipe(cases["mocov3"])

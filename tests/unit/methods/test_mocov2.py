@@ -24,6 +24,7 @@ def test_keys_come_back_in_the_order_of_their_queries():
     views = [torch.randn(8, 3, 32, 32) for _ in range(2)]
     labels = torch.zeros(8, dtype=torch.long)
     first, second = whole(views, labels, 0.0), parts(views, labels, 0.0)
+    whole.after_step(), parts.after_step()
     torch.testing.assert_close(first.loss, second.loss)
     torch.testing.assert_close(whole.queue, parts.queue)
 
@@ -44,6 +45,33 @@ def test_the_queue_wraps_and_forgets_the_oldest():
     labels = torch.zeros(16, dtype=torch.long)
     for _ in range(2):
         one([torch.randn(16, 3, 32, 32), torch.randn(16, 3, 32, 32)], labels, 0.0)
+        one.after_step()
     assert one.queue_pointer == 8  # 32 keys in a queue of 24
     assert not any(torch.equal(one.queue[:, column], start[:, column]) for column in range(24))
     torch.testing.assert_close(one.queue.norm(dim=0), torch.ones(24))
+
+
+def test_the_order_of_keys_follows_seed_and_step():
+    """Batch norm in parts sees other keys together when the order is another one, and the same when it is the same."""
+    views = [torch.randn(8, 3, 32, 32) for _ in range(2)]
+    labels = torch.zeros(8, dtype=torch.long)
+
+    def loss(seed, step):
+        return method(bn_splits=2, seed=seed).train()(views, labels, 0.0, step).loss.item()
+
+    torch.manual_seed(1)
+    first = loss(0, 3)
+    torch.manual_seed(2)  # the global generator has no say
+    assert loss(0, 3) == first
+    assert len({first, loss(0, 4), loss(1, 3)}) == 3
+
+
+def test_each_sub_network_may_have_its_own_view():
+    shared, own = method().eval(), method().eval()
+    query, key, other = (torch.randn(4, 3, 32, 32) for _ in range(3))
+    labels = torch.zeros(4, dtype=torch.long)
+    plain = shared([query, key], labels, 0.0).widths
+    mixed = own([query, key, other], labels, 0.0).widths
+    alone = method().eval()([other, key], labels, 0.0).widths
+    assert mixed[1.0].loss.item() == plain[1.0].loss.item()
+    assert mixed[0.5].loss.item() == alone[0.5].loss.item() != plain[0.5].loss.item()

@@ -1,0 +1,1 @@
+"""What training leaves behind for study: gradient imbalance and divergence between widths."""
