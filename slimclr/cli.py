@@ -123,6 +123,19 @@ def _transfer(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     )
 
 
+def _import(options: argparse.Namespace, _: Sequence[str]) -> None:
+    from slimclr.stages.import_checkpoint import import_checkpoint
+
+    import_checkpoint(
+        options.file,
+        out=options.out,
+        run=options.run,
+        hash_check=options.hash_check,
+        val=options.val,
+        photos=options.photos,
+    )
+
+
 def _report(options: argparse.Namespace, _: Sequence[str]) -> None:
     from slimclr.config import Config, Recipe
     from slimclr.stages.report import report
@@ -212,6 +225,18 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--weights", type=Path, required=True, help="weights.safetensors of the run")
     sub.add_argument("--coco", type=Path, required=True, help="folder with annotations/, train2017/, val2017/")
     sub.add_argument("--out", type=Path, required=True, help="metrics.json to write")
+
+    sub = command("import", _import, "Turn a checkpoint of the reference implementation into a weights file.")
+    sub.add_argument("file", type=Path, metavar="FILE", help="its .pth.tar, of pre-training or of a linear probe")
+    sub.add_argument("--out", type=Path, metavar="WEIGHTS", required=True, help="weights file to write (.safetensors)")
+    sub.add_argument("--name", dest="run", metavar="RUN", help="the run's name (default: the file's)")
+    sub.add_argument("--no-hash-check", dest="hash_check", action="store_false", help="accept a hash that does not fit")
+    sub.add_argument(
+        "--val", type=Path, metavar="DATA", help="try its classifier on photos of this LMDB or folder of classes"
+    )
+    sub.add_argument(
+        "--photos", type=int, default=200, metavar="N", help="photos to try, over all classes (default 200)"
+    )
 
     sub = command("report", _report, "Write tables, figures and the page over all runs.")
     sub.add_argument("--config", required=True, help="JSON with name, config and recipes")

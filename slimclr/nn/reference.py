@@ -1,23 +1,70 @@
-"""Tensor names of the reference implementation's checkpoints, as published, and ours.
+"""Checkpoints of the reference implementation: its tensor names, as published, and ours.
 
 Backbone: `conv1.weight`, `bn1.bn.<i>.*`, `features.<n>.conv{1,2,3}.weight`, `features.<n>.bn{1,2,3}.bn.<i>.*`,
 `features.<n>.shortcut.0.weight`, `features.<n>.shortcut.1.bn.<i>.*`; n counts blocks over all stages, i counts widths
-from the largest. A head is `fc.<m>`, where m counts its layers with the activations.
+from the largest. A head is `fc.<m>`, where m counts its layers with the activations; a classifier is `fc` itself.
 """
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from slimclr.arch import BLOCKS
+from slimclr.nn.heads import MLP, MoCoV3Projector, SimCLRHead, classifier
 from slimclr.nn.layers import width_key
+from slimclr.nn.resnet import build_backbone
 
-# Head -> its layers' numbers in the reference and their names here.
+# Head -> how its layers' names begin in the reference, after `fc.`, and here.
 HEADS: dict[str, Mapping[str, str]] = {
-    "mocov2_slim": {"0": "fc1", "2": "fc2"},
-    "mocov2_switch": {"0": "fc1", "2": "fc2"},
-    "mocov3_slim": {"0": "fc1", "1": "bn1", "3": "fc2", "4": "bn2"},
-    "simclr_slim": {"0": "fc1", "1": "bn1", "3": "fc2", "4": "bn2"},
+    "mocov2_slim": {"0.": "fc1.", "2.": "fc2."},
+    "mocov2_switch": {"0.": "fc1.", "2.": "fc2."},
+    "mocov3_slim": {"0.": "fc1.", "1.": "bn1.", "3.": "fc2.", "4.": "bn2."},
+    "simclr_slim": {"0.": "fc1.", "1.": "bn1.", "3.": "fc2.", "4.": "bn2."},
+    "supervised": {"": ""},
+    "supervised_switch": {"": ""},
 }
+# How the tensors of the encoder that is trained by gradients begin; a probe's have no such prefix.
+ENCODERS = ("encoder_q.", "base_encoder.")
+# What else a pre-training checkpoint may hold.
+EXTRAS = {
+    "queue": ("queue", "queue_ptr"),
+    "key encoder": ("encoder_k.", "momentum_encoder."),
+    "predictor": ("predictor.",),
+}
+# The first of these beginnings that a checkpoint has tells its head; MoCo v3's is told by the encoder's prefix.
+_TELLS_HEAD = {
+    "fc.1.bn.": "simclr_slim",
+    "fc.0.linears.": "mocov2_switch",
+    "fc.0.": "mocov2_slim",
+    "fc.linears.": "supervised_switch",
+    "fc.": "supervised",
+}
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint of the reference holds, under our names.
+
+    Attributes:
+        method: mocov2, mocov3, simclr, supervised or probe.
+        arch: The architecture's name.
+        shape: Arguments of `build_backbone`. Whether sub-networks overlap cannot be told: they do.
+        tensors: `backbone.*` and `head.*`.
+        ignored: Number of tensors by a key of `EXTRAS`.
+    """
+
+    method: str
+    arch: str
+    shape: dict[str, Any]
+    tensors: dict[str, Tensor]
+    ignored: dict[str, int]
 
 
 def our_name(name: str, *, depth: int, widths: Sequence[float], head: str | None = None) -> str:
@@ -27,36 +74,189 @@ def our_name(name: str, *, depth: int, widths: Sequence[float], head: str | None
         name: The reference's name without `module.` and the encoder's prefix.
         depth: Layers of the network.
         widths: Width multipliers.
-        head: A key of `HEADS`; None where `fc` is a single layer.
+        head: A key of `HEADS`; None is a classifier.
 
     Raises:
         ValueError: A name that the reference's networks do not have.
     """
+    return _rename(name, _beginnings(depth, head), _indices(widths))
+
+
+def reference_name(name: str, *, depth: int, widths: Sequence[float], head: str | None = None) -> str:
+    """The inverse of `our_name` for encoders; arguments and errors as there."""
+    beginnings = [(ours, theirs) for theirs, ours in _beginnings(depth, head)]
+    return _rename(name, beginnings, [(ours, theirs) for theirs, ours in _indices(widths)])
+
+
+def read_state(state: Mapping[str, Tensor]) -> Checkpoint:
+    """Tell a checkpoint's method and network from its tensors, check that it is complete, and rename it.
+
+    Args:
+        state: The state dict; names begin with `module.`, then one of `ENCODERS`, or neither.
+
+    Returns:
+        Copies of the encoder's tensors. Missing counters of batches are 0.
+
+    Raises:
+        ValueError: Not a checkpoint of the reference, or tensors are missing, unknown or of another shape. One line
+            for each of the three, with the reference's names.
+    """
+    names = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    prefix = next((prefix for prefix in ENCODERS if any(name.startswith(prefix) for name in names)), "")
+    ignored: Counter[str] = Counter()
+    encoder: dict[str, Tensor] = {}
+    unknown = []
+    for name, tensor in names.items():
+        if extra := _extra(name):
+            ignored[extra] += 1
+        elif name.startswith(prefix):
+            encoder[name.removeprefix(prefix)] = tensor
+        else:
+            unknown.append(name)
+    head = "mocov3_slim" if prefix == "base_encoder." else _head(encoder)
+    depth, base_width, widths = _depth(encoder), *_widths(encoder)
+    with torch.device("meta"):
+        backbone = build_backbone(depth, base_width, widths)
+        network = nn.ModuleDict(
+            {"backbone": backbone, "head": _build_head(head, encoder, backbone.out_features, widths)}
+        )
+    expected = network.state_dict()
+
+    tensors: dict[str, Tensor] = {}
+    misshapen = []
+    for name, tensor in encoder.items():
+        try:
+            ours = our_name(name, depth=depth, widths=widths, head=head)
+        except ValueError:
+            ours = ""
+        if ours not in expected or ours in tensors:
+            unknown.append(prefix + name)
+            continue
+        tensors[ours] = tensor.detach().to(expected[ours].dtype, copy=True)
+        if tensor.shape != expected[ours].shape:
+            misshapen.append(f"{prefix}{name} is {tuple(tensor.shape)} instead of {tuple(expected[ours].shape)}")
+    missing = []
+    for ours, form in expected.items():
+        if ours in tensors:
+            continue
+        if ours.endswith("num_batches_tracked"):
+            tensors[ours] = torch.zeros_like(form, device="cpu")
+        else:
+            theirs = reference_name(ours, depth=depth, widths=widths, head=head)
+            missing.append(f"{prefix}{theirs} {tuple(form.shape)}")
+    what = f"{backbone.arch} with {len(widths)} widths"
+    mistakes = [
+        f"{len(found)} {mistake} {what}: {_listed(found)}"
+        for mistake, found in (
+            ("tensors missing of", missing),
+            ("tensors of another shape than in", misshapen),
+            ("tensors unknown in", unknown),
+        )
+        if found
+    ]
+    if mistakes:
+        raise ValueError("\n".join(mistakes))
+    return Checkpoint(_method(head, prefix), backbone.arch, backbone.shape, tensors, dict(ignored))
+
+
+def _beginnings(depth: int, head: str | None) -> list[tuple[str, str]]:
+    """How names begin in the reference and here; of two that fit, the first one holds."""
+    pairs = [("conv1.", "backbone.conv1."), ("bn1.", "backbone.bn1.")]
+    positions = [(stage, block) for stage, count in enumerate(BLOCKS[depth]) for block in range(count)]
+    for number, (stage, block) in enumerate(positions):
+        theirs, ours = f"features.{number}.", f"backbone.stages.{stage}.{block}."
+        pairs += [
+            (f"{theirs}shortcut.0.", f"{ours}shortcut_conv."),
+            (f"{theirs}shortcut.1.", f"{ours}shortcut_bn."),
+            (theirs, ours),
+        ]
+    layers = HEADS[head or "supervised"].items()
+    return pairs + [(f"{part}.{theirs}", f"head.{ours}") for part in ("fc", "predictor") for theirs, ours in layers]
+
+
+def _indices(widths: Sequence[float]) -> list[tuple[str, str]]:
+    """How a width is written inside names in the reference and here."""
     keys = [width_key(width) for width in sorted(widths, reverse=True)]
+    return [
+        (f".{theirs}.{index}.", f".{ours}.{key}.")
+        for index, key in enumerate(keys)
+        for theirs, ours in (("bn", "norms"), ("linears", "linears"))
+    ]
 
-    def norms(text: str) -> str:
-        text = re.sub(r"\bbn\.(\d+)\.", lambda match: f"norms.{keys[int(match[1])]}.", text)
-        return re.sub(r"\blinears\.(\d+)\.", lambda match: f"linears.{keys[int(match[1])]}.", text)
 
-    if match := re.fullmatch(r"(?:fc|predictor)\.(\d+)\.(.+)", name):
-        layers = HEADS[head] if head else {}
-        if match[1] in layers:
-            return f"head.{layers[match[1]]}.{norms(match[2])}"
-    if match := re.fullmatch(r"fc\.(.+)", name):
-        return f"head.{norms(match[1])}"
-    if match := re.fullmatch(r"features\.(\d+)\.(.+)", name):
-        stage, block = _position(int(match[1]), depth)
-        rest = match[2].replace("shortcut.0.", "shortcut_conv.").replace("shortcut.1.", "shortcut_bn.")
-        return f"backbone.stages.{stage}.{block}.{norms(rest)}"
-    if re.match(r"(conv1|bn1)\.", name):
-        return f"backbone.{norms(name)}"
+def _rename(name: str, beginnings: Iterable[tuple[str, str]], parts: Iterable[tuple[str, str]]) -> str:
+    for old, new in beginnings:
+        if name.startswith(old):
+            name = new + name.removeprefix(old)
+            for old_part, new_part in parts:
+                name = name.replace(old_part, new_part)
+            return name
     raise ValueError(f"{name}: not a tensor of the reference's networks")
 
 
-def _position(number: int, depth: int) -> tuple[int, int]:
-    """Stage and block of the n-th block over all stages."""
-    for stage, count in enumerate(BLOCKS[depth]):
-        if number < count:
-            return stage, number
-        number -= count
-    raise ValueError(f"features.{number}: a ResNet-{depth} has fewer blocks")
+def _extra(name: str) -> str | None:
+    for kind, beginnings in EXTRAS.items():
+        if any(name.startswith(text) if text.endswith(".") else name == text for text in beginnings):
+            return kind
+    return None
+
+
+def _head(names: Iterable[str]) -> str:
+    names = list(names)
+    for beginning, head in _TELLS_HEAD.items():
+        if any(name.startswith(beginning) for name in names):
+            return head
+    raise ValueError("no tensor fc.*, by which the method is told")
+
+
+def _method(head: str, prefix: str) -> str:
+    if head == "supervised_switch":
+        return "supervised" if prefix else "probe"
+    return head.split("_")[0]
+
+
+def _depth(names: Iterable[str]) -> int:
+    numbers = [int(match[1]) for name in names if (match := re.match(r"features\.(\d+)\.", name))]
+    blocks = max(numbers, default=-1) + 1
+    depths = {sum(counts): depth for depth, counts in BLOCKS.items()}
+    if blocks not in depths:
+        raise ValueError(f"{blocks} blocks features.<n>; a ResNet has {', '.join(map(str, depths))}")
+    return depths[blocks]
+
+
+def _widths(state: Mapping[str, Tensor]) -> tuple[int, tuple[float, ...]]:
+    """Channels of the first convolution, and the widths by the channels of the batch norms after it."""
+    indices = [int(match[1]) for name in state if (match := re.match(r"bn1\.bn\.(\d+)\.", name))]
+    base_width = _rows(state, "conv1.weight")
+    channels = [_rows(state, f"bn1.bn.{index}.weight") for index in range(max(indices, default=0) + 1)]
+    if channels[0] != base_width or channels != sorted(set(channels), reverse=True):
+        raise ValueError(
+            f"bn1.bn.<i>.weight of {', '.join(map(str, channels))} channels; the first must have the {base_width} of "
+            "conv1.weight, each further one fewer"
+        )
+    return base_width, tuple(count / base_width for count in channels)
+
+
+def _rows(state: Mapping[str, Tensor], name: str) -> int:
+    if name not in state or not state[name].numel():
+        raise ValueError(f"lacks {name}, by which the network's shape is told")
+    return math.prod(state[name].shape[:1])
+
+
+def _build_head(head: str, state: Mapping[str, Tensor], features: int, widths: Sequence[float]) -> nn.Module:
+    """The head that the tensors belong to; sizes that the backbone does not fix are theirs."""
+    if head == "mocov2_slim":
+        return MLP(features, _rows(state, "fc.2.weight"), widths)
+    if head == "mocov2_switch":
+        return MLP(features, _rows(state, "fc.2.linears.0.weight"), widths, switchable=True)
+    if head in ("mocov3_slim", "simclr_slim"):
+        projector = MoCoV3Projector if head == "mocov3_slim" else SimCLRHead
+        return projector(features, _rows(state, "fc.0.weight"), _rows(state, "fc.3.weight"), widths)
+    switchable = head == "supervised_switch"
+    classes = _rows(state, "fc.linears.0.weight" if switchable else "fc.weight")
+    return classifier(features, classes, widths, switchable=switchable)
+
+
+def _listed(items: Sequence[str]) -> str:
+    rest = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
+    return ", ".join(items[:_SHOWN]) + rest

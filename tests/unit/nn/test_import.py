@@ -1,0 +1,430 @@
+"""Checkpoints of the reference implementation become weights files, or are refused whole."""
+
+import argparse
+import hashlib
+import json
+import os
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from slimclr.cli import main
+from slimclr.data.folder import FolderImages
+from slimclr.data.loaders import validation_loader
+from slimclr.data.views import validation_transform
+from slimclr.methods.base import Encoder
+from slimclr.nn import MLP, MoCoV3Projector, SimCLRHead, build_backbone, classifier
+from slimclr.nn.reference import our_name, reference_name
+from slimclr.nn.weights import load_backbone, read_weights
+from slimclr.probe import OwnClassifier
+from tests.golden_inputs import backbone_names, fill, head_names, images
+from tests.parity import SINGLE, relative
+
+GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "open.json").read_text())
+DEPTH, BASE, WIDTHS = 14, 16, (1.0, 0.75, 0.5, 0.25)
+FEATURES = 8 * 4 * BASE
+HEADS = {
+    "mocov2_slim": lambda size, out, widths: MLP(size, out, widths),
+    "mocov2_switch": lambda size, out, widths: MLP(size, out, widths, switchable=True),
+    "mocov3_slim": lambda size, out, widths: MoCoV3Projector(size, 2 * size, out, widths),
+    "simclr_slim": lambda size, out, widths: SimCLRHead(size, size, out, widths),
+    "supervised": lambda size, out, widths: classifier(size, out, widths, switchable=False),
+    "supervised_switch": lambda size, out, widths: classifier(size, out, widths, switchable=True),
+}
+
+
+def made(head, prefix, *, depth=DEPTH, base=BASE, widths=WIDTHS, out=12):
+    """An encoder with golden values, and its state dict under the reference's names."""
+    backbone = build_backbone(depth, base, widths)
+    encoder = Encoder(backbone, HEADS[head](backbone.out_features, out, widths), normalize=False).eval()
+    names = backbone_names(depth, widths) + head_names(head, widths)
+    ours = fill(encoder, names, "module.encoder_q.", depth=depth, widths=widths, head=head)
+    tensors = encoder.state_dict()
+    return encoder, {f"module.{prefix}{theirs}": tensors[own] for theirs, own in ours.items()}
+
+
+def saved(folder, state, *, name="net.pth.tar", zipped=True):
+    """A checkpoint as a training script writes it, with options, the best accuracy and the optimiser."""
+    weight = torch.zeros(3)
+    content = {
+        "epoch": 200,
+        "arch": "resnet50",
+        "state_dict": OrderedDict(state),
+        "best_acc1": np.float64(67.5),
+        "steps": np.int64(5),
+        "args": argparse.Namespace(lr=0.03, gpu=None, widths=[1.0, 0.5]),
+        "optimizer": torch.optim.SGD([weight], lr=0.1, momentum=0.9).state_dict(),
+    }
+    torch.save(content, folder / name, _use_new_zipfile_serialization=zipped)
+    return folder / name
+
+
+def extras(state, prefix, copy):
+    """What a pre-training checkpoint holds besides: queue, key encoder and predictor."""
+    queue = {"module.queue": torch.zeros(12, 64), "module.queue_ptr": torch.zeros(1)}
+    predictor = {"module.predictor.0.weight": torch.zeros(8, 12), "module.predictor.1.bn.0.weight": torch.ones(8)}
+    return state | queue | predictor | {name.replace(prefix, copy): tensor for name, tensor in state.items()}
+
+
+@pytest.fixture(scope="module")
+def small():
+    return made("mocov2_slim", "encoder_q.")
+
+
+def refused(capsys, arguments, out):
+    """The error of an import that must fail and leave nothing."""
+    assert main(["import", *map(str, arguments), "--out", str(out)]) == 2
+    assert not out.exists()
+    assert not list(out.parent.glob(f"{out.name}*"))
+    return capsys.readouterr().err
+
+
+def same_outputs(encoder, weights, size=64):
+    """The imported backbone computes what the encoder does; gives the header."""
+    backbone, header = load_backbone(weights)
+    assert backbone.widths == encoder.backbone.widths
+    batch = images("eval", 2, size)
+    with torch.no_grad():
+        for width in backbone.widths:
+            assert torch.equal(backbone(batch, width), encoder.backbone(batch, width))
+    tensors, _ = read_weights(weights)
+    assert tensors.keys() == encoder.state_dict().keys()
+    for name, tensor in encoder.state_dict().items():
+        assert torch.equal(tensors[name], tensor), name
+    return header
+
+
+def golden(weights, case):
+    backbone, _ = load_backbone(weights)
+    batch = images(case["tag"], 4, case["size"])
+    for width in case["widths"]:
+        with torch.no_grad():
+            features = backbone(batch, width)
+        assert relative(features[:, :8], case["features_head"][str(width)]) < SINGLE
+        assert relative(features.norm(dim=1), case["features_norm"][str(width)]) < SINGLE
+        yield width, features
+
+
+# ------------------------------------------------------------------------------------------------- golden figures
+
+
+def test_a_mocov2_resnet50_gives_the_references_features(tmp_path, capsys):
+    case = next(case for case in GOLDEN["encoder"] if case["name"] == "encoder_mocov2_head")
+    _, state = made("mocov2_slim", "encoder_q.", depth=50, base=64, out=128)
+    file = saved(tmp_path, extras(state, "encoder_q.", "encoder_k."), name="slimclr-mocov2.pth.tar")
+    del state
+    out = tmp_path / "weights.safetensors"
+    assert main(["import", str(file), "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "mocov2" in printed
+    assert "resnet50, widths 1.0, 0.75, 0.5, 0.25" in printed
+    assert "2 of queue" in printed
+    assert "no hash" in printed
+    tensors, header = read_weights(out)
+    assert header == {
+        "schema": 1,
+        "run": "slimclr-mocov2",
+        "stage": "import",
+        "seed": None,
+        "method": "mocov2",
+        "depth": 50,
+        "base_width": 64,
+        "widths": [1.0, 0.75, 0.5, 0.25],
+        "overlap": True,
+        "source": "slimclr-mocov2.pth.tar",
+        "source_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+    }
+    head = MLP(2048, 128, header["widths"])
+    head.load_state_dict({name[len("head.") :]: tensor for name, tensor in tensors.items() if name.startswith("head.")})
+    for width, features in golden(out, case):
+        assert relative(head(features, width)[:, :8].detach(), case["output_head"][str(width)]) < SINGLE
+
+
+@pytest.mark.slow
+def test_a_probe_gives_the_references_features_and_logits(tmp_path):
+    case = next(case for case in GOLDEN["encoder"] if case["name"] == "encoder_switchable_probe")
+    _, state = made("supervised_switch", "", depth=50, base=64, out=1000)
+    out = tmp_path / "weights.safetensors"
+    assert main(["import", str(saved(tmp_path, state)), "--out", str(out)]) == 0
+    tensors, header = read_weights(out)
+    assert header["method"] == "probe"
+    own = OwnClassifier.from_tensors(load_backbone(out)[0], tensors)
+    assert own.classes == 1000
+    for width, features in golden(out, case):
+        assert relative(own.head(features, width)[:, :8].detach(), case["output_head"][str(width)]) < SINGLE
+
+
+# --------------------------------------------------------------------------------------------------------- namings
+
+
+@pytest.mark.parametrize(
+    ("head", "prefix", "copy", "method"),
+    [
+        ("mocov2_slim", "encoder_q.", "encoder_k.", "mocov2"),
+        ("mocov2_switch", "encoder_q.", "encoder_k.", "mocov2"),
+        ("mocov3_slim", "base_encoder.", "momentum_encoder.", "mocov3"),
+        ("simclr_slim", "encoder_q.", "encoder_k.", "simclr"),
+        ("supervised", "encoder_q.", "encoder_k.", "supervised"),
+        ("supervised_switch", "encoder_q.", "encoder_k.", "supervised"),
+    ],
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_every_method_is_told_from_its_tensors(tmp_path, capsys, head, prefix, copy, method, zipped):
+    encoder, state = made(head, prefix)
+    file = saved(tmp_path, extras(state, prefix, copy), zipped=zipped)
+    assert main(["import", str(file), "--out", str(tmp_path / "w"), "--name", "mine"]) == 0
+    printed = capsys.readouterr().out
+    assert f"{len(state)} taken, {len(state) + 4} ignored" in printed
+    assert f"2 of queue, 2 of predictor, {len(state)} of key encoder" in printed
+    header = same_outputs(encoder, tmp_path / "w")
+    assert (header["method"], header["run"]) == (method, "mine")
+    assert (header["depth"], header["base_width"]) == (14, 16)
+
+
+@pytest.mark.parametrize(("head", "method"), [("supervised_switch", "probe"), ("supervised", "supervised")])
+def test_a_classifier_without_encoder_prefix(tmp_path, head, method):
+    encoder, state = made(head, "")
+    assert main(["import", str(saved(tmp_path, state)), "--out", str(tmp_path / "w")]) == 0
+    assert same_outputs(encoder, tmp_path / "w")["method"] == method
+    assert OwnClassifier.from_tensors(load_backbone(tmp_path / "w")[0], read_weights(tmp_path / "w")[0]).classes == 12
+
+
+@pytest.mark.parametrize("widths", [(1.0,), (1.0, 0.5)])
+def test_the_file_itself_may_be_the_state_dict_and_have_no_counters(tmp_path, widths):
+    encoder, state = made("mocov2_slim", "encoder_q.", depth=26, widths=widths)
+    short = {name.removeprefix("module."): t for name, t in state.items() if not name.endswith("num_batches_tracked")}
+    torch.save(short, tmp_path / "net.pth")
+    assert main(["import", str(tmp_path / "net.pth"), "--out", str(tmp_path / "w")]) == 0
+    header = same_outputs(encoder, tmp_path / "w")
+    assert (header["depth"], header["widths"], header["run"]) == (26, list(widths), "net")
+
+
+def test_a_scalar_of_numpy_1_is_read(tmp_path, small):
+    file = saved(tmp_path, small[1], zipped=False)
+    content = file.read_bytes()
+    assert b"numpy._core.multiarray" in content
+    file.write_bytes(content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    assert main(["import", str(file), "--out", str(tmp_path / "w")]) == 0
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("depth", [14, 50, 101])
+def test_names_go_there_and_back(head, depth):
+    names = backbone_names(depth, WIDTHS) + head_names(head, WIDTHS)
+    shape = {"depth": depth, "widths": WIDTHS, "head": head}
+    ours = [our_name(name, **shape) for name in names]
+    assert len(set(ours)) == len(names)
+    assert [reference_name(name, **shape) for name in ours] == names
+
+
+@pytest.mark.parametrize("name", ["layer1.0.conv1.weight", "features.4.conv1.weight", "fc.1.weight", "queue"])
+def test_a_name_the_reference_does_not_have(name):
+    with pytest.raises(ValueError, match="not a tensor"):
+        our_name(name, depth=14, widths=WIDTHS, head="mocov2_slim")
+
+
+# -------------------------------------------------------------------------------------------------------- refusals
+
+
+def test_missing_misshapen_and_unknown_tensors_are_listed(tmp_path, capsys, small):
+    state = dict(small[1])
+    del state["module.encoder_q.features.2.bn3.bn.3.running_var"], state["module.encoder_q.fc.0.bias"]
+    state["module.encoder_q.features.3.conv2.weight"] = torch.zeros(128, 128, 1, 1)
+    state["module.encoder_q.features.3.bn9.bn.0.weight"] = torch.zeros(1)
+    state["module.something"] = torch.zeros(1)
+    error = refused(capsys, [saved(tmp_path, state)], tmp_path / "w")
+    missing, misshapen, unknown = error.splitlines()
+    assert "2 tensors missing of resnet14w16 with 4 widths" in missing
+    assert "encoder_q.features.2.bn3.bn.3.running_var (64,)" in missing
+    assert "encoder_q.fc.0.bias (512,)" in missing
+    assert "1 tensors of another shape" in misshapen
+    assert "encoder_q.features.3.conv2.weight is (128, 128, 1, 1) instead of (128, 128, 3, 3)" in misshapen
+    assert "2 tensors unknown" in unknown
+    assert "something, encoder_q.features.3.bn9.bn.0.weight" in unknown
+    assert all(str(tmp_path / "net.pth.tar") in line for line in error.splitlines())
+
+
+def test_a_second_name_for_a_tensor_is_unknown(tmp_path, capsys, small):
+    state = small[1] | {"module.encoder_q.bn1.norms.1_0.weight": torch.ones(16)}
+    assert "1 tensors unknown" in refused(capsys, [saved(tmp_path, state)], tmp_path / "w")
+
+
+def test_a_long_list_is_cut(tmp_path, capsys, small):
+    state = small[1] | {f"module.encoder_q.extra{number}": torch.zeros(1) for number in range(25)}
+    error = refused(capsys, [saved(tmp_path, state)], tmp_path / "w")
+    assert "25 tensors unknown" in error
+    assert "extra19 and 5 more" in error
+    assert "extra20" not in error
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("module.encoder_q.conv1.weight"), "lacks conv1.weight"),
+        (lambda s: s.pop("module.encoder_q.bn1.bn.1.weight"), "lacks bn1.bn.1.weight"),
+        (lambda s: s.update({"module.encoder_q.bn1.bn.0.weight": torch.ones(15)}), "of 15, 12, 8, 4 channels"),
+        (lambda s: s.update({"module.encoder_q.conv1.weight": torch.tensor(1.0)}), "the 1 of conv1.weight"),
+        (lambda s: s.update({"module.encoder_q.features.4.conv1.weight": torch.ones(1)}), "5 blocks features.<n>"),
+        (lambda s: s.pop("module.encoder_q.fc.2.weight"), "lacks fc.2.weight"),
+        (
+            lambda s: [s.pop(f"module.encoder_q.fc.{n}.{p}") for n in (0, 2) for p in ("weight", "bias")],
+            r"no tensor fc",
+        ),
+    ],
+)
+def test_a_network_that_cannot_be_told(tmp_path, capsys, small, change, message):
+    state = dict(small[1])
+    change(state)
+    error = refused(capsys, [saved(tmp_path, state)], tmp_path / "w")
+    assert len(error.splitlines()) == 1
+    assert message in error
+
+
+class _Call:
+    def __init__(self, function, *arguments):
+        self.function, self.arguments = function, arguments
+
+    def __reduce__(self):
+        return self.function, self.arguments
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    ("function", "named"),
+    [(os.system, "posix.system"), (os.mknod, "posix.mknod"), (eval, "eval"), (Path, "pathlib.Path")],
+)
+def test_a_file_that_wants_to_run_something_is_refused_unrun(tmp_path, capsys, small, zipped, function, named):
+    trace = tmp_path / "trace"
+    argument = {"system": f"touch {trace}", "eval": f"open({str(trace)!r}, 'w')"}.get(function.__name__, str(trace))
+    file = saved(tmp_path, small[1] | {"module.bad": _Call(function, argument)}, zipped=zipped)
+    error = refused(capsys, [file], tmp_path / "w")
+    assert len(error.splitlines()) == 1
+    assert f"asks for {named}, which" in error
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("keep", [0, 10, 600, 0.5, 0.999])
+def test_a_damaged_file_is_refused(tmp_path, capsys, small, zipped, keep):
+    file = saved(tmp_path, small[1], zipped=zipped)
+    content = file.read_bytes()
+    file.write_bytes(content[: keep if isinstance(keep, int) else int(keep * len(content))])
+    error = refused(capsys, [file], tmp_path / "w")
+    assert len(error.splitlines()) == 1
+    assert "not a whole file of torch.save" in error
+
+
+@pytest.mark.parametrize("content", [[torch.zeros(1)], {"state_dict": [1]}, {"model": torch.zeros(1), "epoch": 3}])
+def test_a_file_without_state_dict_is_refused(tmp_path, capsys, content):
+    torch.save(content, tmp_path / "net.pth")
+    assert "holds no state_dict" in refused(capsys, [tmp_path / "net.pth"], tmp_path / "w")
+
+
+def test_other_wrong_arguments(tmp_path, capsys, small):
+    assert "no such checkpoint" in refused(capsys, [tmp_path / "absent.pth.tar"], tmp_path / "w")
+    (tmp_path / "page.pth").write_text("<html>not found</html>")
+    assert "not a whole file of torch.save" in refused(capsys, [tmp_path / "page.pth"], tmp_path / "w")
+    file = saved(tmp_path, small[1])
+    assert "at least one photo" in refused(capsys, [file, "--photos", "0"], tmp_path / "w")
+    assert "holds no classifier" in refused(capsys, [file, "--val", tmp_path], tmp_path / "w")
+
+
+# ------------------------------------------------------------------------------------------------------------ hash
+
+
+@pytest.mark.parametrize(
+    ("kind", "length", "named"), [("sha256", 8, "SHA-256"), ("md5", 10, "MD5"), ("sha1", 12, "SHA-1")]
+)
+def test_a_hash_that_fits(tmp_path, capsys, small, kind, length, named):
+    file = saved(tmp_path, small[1])
+    tail = hashlib.new(kind, file.read_bytes()).hexdigest()[:length].upper()
+    file = file.rename(tmp_path / f"slimclr-mocov2-ep200-{tail}.pth.tar")
+    assert main(["import", str(file), "--out", str(tmp_path / "w")]) == 0
+    assert f"{tail.lower()} in the file's name is the beginning of its {named}" in capsys.readouterr().out
+
+
+def test_a_hash_that_does_not_fit(tmp_path, capsys, small):
+    file = saved(tmp_path, small[1], name="slimclr_ep200_0123456789.pth")
+    digests = [hashlib.new(kind, file.read_bytes()).hexdigest()[:10] for kind in ("sha256", "md5", "sha1")]
+    error = refused(capsys, [file], tmp_path / "w")
+    assert len(error.splitlines()) == 1
+    assert all(text in error for text in ["0123456789 ", "--no-hash-check", *digests])
+    assert main(["import", str(file), "--out", str(tmp_path / "w"), "--no-hash-check"]) == 0
+    assert "MISMATCH" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["net.pth.tar", "net-0123456.pth.tar", "net0123456789.pth", "net-lincls.pth"])
+def test_a_name_without_hash(tmp_path, capsys, small, name):
+    assert main(["import", str(saved(tmp_path, small[1], name=name)), "--out", str(tmp_path / "w")]) == 0
+    assert "nothing to check" in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------------------------------------ --val
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Four classes, each of one colour."""
+    root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for label, colour in enumerate([(200, 40, 40), (40, 200, 40), (40, 40, 200), (190, 190, 190)]):
+        (root / f"n{label:08d}").mkdir()
+        for number in range(5):
+            noise = rng.normal(colour, 12, (40, 48, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(noise).save(root / f"n{label:08d}" / f"{number}.JPEG")
+    return root
+
+
+@pytest.fixture(scope="module")
+def nearest_mean(photos):
+    """A probe's state dict that gives an image the class whose mean feature is nearest."""
+    torch.manual_seed(0)
+    widths = (1.0, 0.5)
+    backbone = build_backbone(DEPTH, BASE, widths, zero_init_residual=False).eval()
+    folder = FolderImages(photos)
+    loader = validation_loader(folder, validation_transform(resize=256, image_size=224), batch=20, workers=0)
+    (views,), labels = next(iter(loader))
+    state = {}
+    for name, tensor in backbone.state_dict().items():
+        state["module." + reference_name(f"backbone.{name}", depth=DEPTH, widths=widths)] = tensor
+    for index, width in enumerate(widths):
+        with torch.no_grad():
+            features = backbone(views, width)
+        means = torch.stack([features[labels == label].mean(dim=0) for label in range(4)])
+        state[f"module.fc.linears.{index}.weight"] = 2 * means
+        state[f"module.fc.linears.{index}.bias"] = -means.square().sum(dim=1)
+    return state
+
+
+def test_a_classifier_that_fits_is_taken(tmp_path, capsys, photos, nearest_mean):
+    file = saved(tmp_path, nearest_mean)
+    arguments = ["import", str(file), "--out", str(tmp_path / "w"), "--val", str(photos), "--photos", "8"]
+    assert main(arguments) == 0
+    assert "1.0: 100.0 %, 0.5: 100.0 %; chance 25.0 %; 8 photos" in capsys.readouterr().out
+    assert load_backbone(tmp_path / "w")[1]["method"] == "probe"
+
+
+def test_the_photos_are_spread_over_the_classes(tmp_path, capsys, photos, nearest_mean):
+    state = {name: t[[0, 1, 3, 2]] if ".fc." in name else t for name, t in nearest_mean.items()}
+    arguments = ["import", str(saved(tmp_path, state)), "--out", str(tmp_path / "w"), "--val", str(photos)]
+    assert main([*arguments, "--photos", "4"]) == 0
+    assert "1.0: 50.0 %" in capsys.readouterr().out
+
+
+def test_a_classifier_with_another_order_of_classes_is_refused(tmp_path, capsys, photos, nearest_mean):
+    state = {name: t.roll(1, 0) if ".fc." in name else t for name, t in nearest_mean.items()}
+    error = refused(capsys, [saved(tmp_path, state), "--val", photos], tmp_path / "w")
+    assert len(error.splitlines()) == 1
+    assert "the order of classes does not fit" in error
+    assert "0.0 %, less than 50.0 %" in error
+
+
+def test_a_classifier_of_another_number_of_classes_is_refused(tmp_path, capsys, photos):
+    _, state = made("supervised_switch", "")
+    error = refused(capsys, [saved(tmp_path, state), "--val", photos], tmp_path / "w")
+    assert len(error.splitlines()) == 1
+    assert "has 4 classes, but the classifier" in error
+    assert "has 12" in error
