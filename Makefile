@@ -13,7 +13,7 @@ demo: .venvs/train $(wildcard .venvs/detection) ## the whole pipeline on a gener
 	$(SNAKEMAKE) --configfile config/demo.yaml -- all
 	@echo "report: $(CURDIR)/demo/results/report/index.html"
 
-test: .venvs/dev .venvs/train .venvs/detection ## the test suite
+test: .venvs/dev .venvs/train .venvs/detection .venvs/recordio ## the test suite
 	.venvs/dev/bin/pytest
 
 test-gpu: .venvs/dev ## the tests that need an NVIDIA GPU

@@ -1,4 +1,4 @@
-"""Data sets: archives to folders to LMDB, and reading them."""
+"""Data sets: archives to folders to LMDB or RecordIO, and reading them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,13 +8,14 @@ from slimclr.errors import UserError
 if TYPE_CHECKING:
     from slimclr.data.folder import FolderImages
     from slimclr.data.lmdb import LMDBImages
+    from slimclr.data.recordio import RecordImages
 
 
-def open_images(path: Path | str) -> "FolderImages | LMDBImages":
-    """Open a data set: an LMDB (`*.lmdb`) or a folder of one folder per class.
+def open_images(path: Path | str) -> "FolderImages | LMDBImages | RecordImages":
+    """Open a data set: an LMDB (`*.lmdb`), RecordIO files (`*.rec`) or a folder of one folder per class.
 
     Raises:
-        UserError: Nothing there, or neither of the two.
+        UserError: Nothing there, or none of the three.
     """
     path = Path(path)
     if not path.exists():
@@ -27,4 +28,8 @@ def open_images(path: Path | str) -> "FolderImages | LMDBImages":
         from slimclr.data.lmdb import LMDBImages
 
         return LMDBImages(path)
-    raise UserError(f"{path}: not a data set; give a folder of one folder per class, or an .lmdb file")
+    if path.suffix == ".rec":
+        from slimclr.data.recordio import RecordImages
+
+        return RecordImages(path)
+    raise UserError(f"{path}: not a data set; give a folder of one folder per class, an .lmdb or a .rec file")

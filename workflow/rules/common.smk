@@ -54,7 +54,9 @@ def in_environment(name):
     return f'{name}_env() {{{{ {folder}"$@"; }}}}; '
 
 
-shell.prefix(in_environment("train") + in_environment("detection"))
+shell.prefix(
+    "".join(in_environment(name) for name in ("train", "detection", "recordio"))
+)
 IMAGES = yaml.safe_load((ROOT / "containers/images.yaml").read_text())
 
 
