@@ -33,6 +33,12 @@ M = TypeVar("M", bound=Model)
 
 # ------------------------------------------------------------------------------------------------------ the recipe
 
+Backend = Literal["torchvision", "torchvision_tensor", "dali", "dali_gpu"]
+LOADER = (
+    "torchvision: Pillow's operations, as published; torchvision_tensor: torchvision's on tensors, faster; dali: DALI's; "
+    "dali_gpu: DALI's on the GPU, which also decodes."
+)
+
 
 class Backbone(Model):
     """A slimmable ResNet."""
@@ -225,12 +231,24 @@ class Pretrain(Model):
     loss_weights: Literal[
         "equal", "share", "width", "width_mean_1", "sub_sum_to_full", "cumulative", "next_to_full"
     ] = Field("equal", description="Weights of the widths' losses once all train; the paper's is sub_sum_to_full.")
-    views: Literal["mocov1", "mocov2", "mocov2_diff", "mocov2_sweet", "mocov3", "simclr", "slim", "normal"] = Field(
+    views: Literal[
+        "mocov1",
         "mocov2",
-        description="Augmentation recipe, see slimclr/data/views.py. mocov2_diff: every sub-network has its own view; "
+        "mocov2_diff",
+        "mocov2_sweet",
+        "mocov3",
+        "simclr",
+        "slim",
+        "normal",
+        "cifar_moco",
+        "cifar_supervised",
+    ] = Field(
+        "mocov2",
+        description="Augmentation recipe, see slimclr/data/views.yaml. mocov2_diff: every sub-network has its own view; "
         "mocov2_sweet: also without grey and blur.",
     )
     image_size: Count = Field(224, description="Side of a view in pixels.")
+    loader: Backend = Field("torchvision", description=LOADER)
     workers: Annotated[int, Field(ge=0)] = Field(8, description="Loader processes per GPU.")
     log_every: Count = Field(10, description="Steps between two lines of metrics.jsonl.")
     gradients_every: Count | None = Field(
@@ -251,7 +269,7 @@ class Pretrain(Model):
             raise ValueError("optimizer is missing")
         if self.slow_start_epoch >= self.epochs:
             raise ValueError(f"slow_start_epoch {self.slow_start_epoch} must come before the end, epoch {self.epochs}")
-        if (name == "supervised") != (self.views in ("slim", "normal")):
+        if (name == "supervised") != (self.views in ("slim", "normal", "cifar_supervised")):
             wanted = "slim or normal" if name == "supervised" else "mocov1, mocov2, mocov3 or simclr"
             raise ValueError(f"views {self.views} does not give the views of method {name}; use {wanted}")
         if self.views in VIEWS_PER_WIDTH and (name != "mocov2" or len(widths) == 1):
@@ -293,6 +311,10 @@ class Probe(Model):
     schedule: Schedule = Schedule()
     image_size: Count = Field(224, description="Side of a training crop and of the validation crop in pixels.")
     resize: Count = Field(256, description="Validation: the shorter side before the centre crop.")
+    views: Literal["normal", "cifar_moco", "cifar_supervised"] = Field(
+        "normal", description="Augmentation recipe; with CIFAR's, validation neither resizes nor crops."
+    )
+    loader: Backend = Field("torchvision", description=LOADER)
     workers: Annotated[int, Field(ge=0)] = Field(8, description="Loader processes per GPU.")
     log_every: Count = Field(10, description="Steps between two lines of metrics.jsonl.")
 
@@ -339,16 +361,38 @@ class Paths(Model):
 
 
 class ImageNet(Model):
-    """The three archives below `paths.raw`."""
+    """The three archives below `paths.raw`; they are only read."""
 
     train: str = Field("ILSVRC2012_img_train.tar", description="Training images, a tar of one tar per class.")
-    val: str = Field("ILSVRC2012_img_val.tar", description="Validation images, flat.")
+    val: str = Field(
+        "ILSVRC2012_img_val.tar",
+        description="Validation images, flat; or a folder in which they are sorted already, as `<wnid>/<image>`.",
+    )
     devkit: str = Field(
-        "ILSVRC2012_devkit_t12.tar.gz", description="Development kit: classes of the validation images."
+        "ILSVRC2012_devkit_t12.tar.gz",
+        description="Development kit: classes of the validation images; or a text file (`*.txt`) of lines `name wnid`. "
+        "Not read when val is a folder.",
     )
     expect: Literal["ilsvrc2012", "subset"] = Field(
         "ilsvrc2012", description="ilsvrc2012: exactly 1000 / 1,281,167 / 50,000; subset: what the archives imply."
     )
+    keep_folder: bool = Field(
+        True, description="Write folders of images, then the LMDB; false: the LMDB straight from the archive."
+    )
+    check_images: Literal["structure", "decode"] = Field(
+        "structure",
+        description="An image is corrupt when its header or its end is; decode: or when it does not decode.",
+    )
+    on_corrupt: Literal["stop", "skip"] = Field(
+        "stop", description="Corrupt images stop the stage with a list; skip: they are left out and reported."
+    )
+    check_md5: bool = Field(False, description="Compare the archives' MD5 with what ImageNet published.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.check_md5 and self.expect == "subset":
+            raise ValueError("check_md5 true compares with the official archives; it goes with expect: ilsvrc2012")
+        return self
 
 
 class Miniature(Model):

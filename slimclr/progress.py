@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-Advance = Callable[[int], None]
+Advance = Callable[..., None]
+"""Called with the number of units done since the last call and, if there is one, a note to show until the next."""
 PLAIN_INTERVAL_SECONDS = 10.0
 
 
@@ -19,7 +20,7 @@ def progress(description: str, total: int | None, unit: str = "images") -> Itera
         unit: What is being counted.
 
     Yields:
-        A function to be called with the number of units done since the last call.
+        `advance(amount, note="")`, to be called with the number of units done since the last call.
     """
     if sys.stderr.isatty():
         with _bar(description, total, unit) as advance:
@@ -42,10 +43,16 @@ def _bar(description: str, total: int | None, unit: str) -> Iterator[Advance]:
 
     left = TimeRemainingColumn()
     count = TextColumn("{task.completed:,.0f}" if total is None else "{task.completed:,.0f}/{task.total:,.0f}")
-    columns = (TextColumn("{task.description}"), BarColumn(), count, Rate(), left)
+    columns = (TextColumn("{task.description}"), BarColumn(), count, Rate(), left, TextColumn("{task.fields[note]}"))
+
+    def advance(amount: int, note: str = "") -> None:
+        if note:
+            bar.update(task, note=note)
+        bar.update(task, advance=amount)
+
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(description, total=total)
-        yield lambda amount: bar.advance(task, amount)
+        task = bar.add_task(description, total=total, note="")
+        yield advance
 
 
 class _PlainLines:
@@ -53,11 +60,12 @@ class _PlainLines:
 
     def __init__(self, description: str, total: int | None, unit: str) -> None:
         self.description, self.total, self.unit = description, total, unit
-        self.done = 0
+        self.done, self.note = 0, ""
         self.start = self.written = time.monotonic()
 
-    def advance(self, amount: int) -> None:
+    def advance(self, amount: int, note: str = "") -> None:
         self.done += amount
+        self.note = note or self.note
         now = time.monotonic()
         if now - self.written >= PLAIN_INTERVAL_SECONDS:
             self.written = now
@@ -71,6 +79,8 @@ class _PlainLines:
         line += f" {self.unit}, {_rate(rate)} {self.unit}/s"
         if self.total is not None and self.done < self.total and rate > 0:
             line += f", {_clock((self.total - self.done) / rate)} left"
+        if self.note:
+            line += f", {self.note}"
         print(line, file=sys.stderr, flush=True)
 
 

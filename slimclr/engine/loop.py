@@ -11,16 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 
 from slimclr.analysis.gradients import gradient_record
-from slimclr.data.loaders import TrainingSampler
+from slimclr.data.loaders import Loader
 from slimclr.engine.checkpoints import load_newest, save_checkpoint
 from slimclr.engine.distributed import Processes, barrier
 from slimclr.engine.records import Records
 from slimclr.errors import UserError
 from slimclr.methods.base import Method, Output
-from slimclr.progress import progress
+from slimclr.progress import Advance, progress
 
 AMP = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -33,7 +32,7 @@ class Trainer:
         method: What is trained, on this process's device.
         optimizer: Moves `method.trainable()`.
         schedule: Step -> learning rate.
-        loader: Batches of this process; its sampler has an `epoch`.
+        loader: Batches of this process.
         epochs: Epochs.
         accumulation: Batches per optimiser step.
         where: This process.
@@ -48,7 +47,7 @@ class Trainer:
     method: Method
     optimizer: torch.optim.Optimizer
     schedule: Callable[[int], float]
-    loader: DataLoader
+    loader: Loader
     epochs: int
     where: Processes
     folder: Path
@@ -65,6 +64,7 @@ class Trainer:
         self.step = 0
         self._waited = 0.0
         self._gradients: dict[str, Any] = {}
+        self._note = ""
 
     def train(self) -> None:
         """Run all remaining epochs, with a checkpoint after each."""
@@ -73,7 +73,7 @@ class Trainer:
         total = (self.epochs - first) * self.steps_per_epoch
         parallel: nn.Module = self.method
         widths: tuple[float, ...] = ()
-        shown = progress(self.name, total, unit="steps") if self.where.main else nullcontext(lambda _: None)
+        shown = progress(self.name, total, unit="steps") if self.where.main else nullcontext(lambda *_: None)
         with shown as advance:
             for epoch in range(first, self.epochs):
                 if widths != self.method.active_widths(epoch):
@@ -86,12 +86,9 @@ class Trainer:
         if records is not None:
             records.close()
 
-    def _train_epoch(
-        self, epoch: int, parallel: nn.Module, records: Records | None, advance: Callable[[int], None]
-    ) -> None:
+    def _train_epoch(self, epoch: int, parallel: nn.Module, records: Records | None, advance: Advance) -> None:
         self.method.train()
-        assert isinstance(self.loader.sampler, TrainingSampler)
-        self.loader.sampler.epoch = epoch
+        self.loader.load_state_dict({"epoch": epoch, "batch": 0})
         batches, logged, images = self._timed(iter(self.loader)), time.perf_counter(), 0
         for step in range(self.steps_per_epoch):
             rate = self.schedule(self.step)
@@ -100,7 +97,7 @@ class Trainer:
             output, count = self._train_step(epoch + step / self.steps_per_epoch, parallel, batches)
             self.step += 1
             images += count
-            advance(1)
+            advance(1, self._note)
             if self.step % self.log_every == 0 or step + 1 == self.steps_per_epoch or self._gradients:
                 seconds = time.perf_counter() - logged
                 self._log(output, epoch + (step + 1) / self.steps_per_epoch, rate, images / seconds, seconds, records)
@@ -186,6 +183,7 @@ class Trainer:
             "widths": widths,
         }
         speeds = {"images_per_s": round(speed, 1), "data_wait": round(self._waited / seconds, 4)}
+        self._note = f"loss {loss:.4g}, waiting for data {100 * self._waited / seconds:.0f} % of the time"
         gradients = {"gradients": self._gradients} if self._gradients else {}
         records.write(values | speeds | gradients)
 

@@ -6,8 +6,8 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
+from slimclr.data.loaders import Loader
 from slimclr.losses import mixed_loss
 from slimclr.methods.base import Encoder, Method, Output, WidthResult
 from slimclr.nn import SlimmableLinear, SlimmableResNet, SwitchableLinear, classifier, width_key
@@ -86,9 +86,7 @@ class OwnClassifier(Encoder):
 
 
 @torch.no_grad()
-def evaluate(
-    probe: LinearProbe | OwnClassifier, loader: DataLoader, device: torch.device
-) -> dict[float, dict[str, float]]:
+def evaluate(probe: LinearProbe | OwnClassifier, loader: Loader, device: torch.device) -> dict[float, dict[str, float]]:
     """Top-1 and top-5 accuracy in percent by width, over the images of all processes.
 
     Args:

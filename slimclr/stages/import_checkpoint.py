@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from slimclr.data import open_images
-from slimclr.data.loaders import Views
-from slimclr.data.views import validation_transform
+from slimclr.data.loaders import validation_loader
 from slimclr.errors import UserError
 from slimclr.nn import build_backbone
 from slimclr.nn.reference import Checkpoint, read_state
@@ -169,9 +167,8 @@ def _try_classifier(file: Path, checkpoint: Checkpoint, val: Path, photos: int) 
     # Evenly out of the images in the order of their classes.
     order = np.argsort(images.labels, kind="stable")
     chosen = order[np.linspace(0, len(order), min(photos, len(order)), endpoint=False).astype(int)]
-    transform = validation_transform(resize=RESIZE, image_size=IMAGE_SIZE)
-    loader: DataLoader = DataLoader(
-        Views(images, [transform], seed=0), batch_size=BATCH, sampler=[(0, index) for index in chosen.tolist()]
+    loader = validation_loader(
+        images, resize=RESIZE, image_size=IMAGE_SIZE, batch=BATCH, workers=0, chosen=chosen.tolist()
     )
     accuracies = {width: top["top1"] for width, top in evaluate(classifier, loader, torch.device("cpu")).items()}
     found = ", ".join(f"{width}: {top1:.1f} %" for width, top1 in accuracies.items())

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from slimclr.config import Distillation, Optimizer, Pretrain, Schedule, dump, fingerprint
 from slimclr.data import open_images
 from slimclr.data.loaders import training_loader
-from slimclr.data.views import training_transforms
 from slimclr.engine.distributed import Processes, processes
 from slimclr.engine.loop import Trainer
 from slimclr.engine.plan import plan_batch
@@ -88,13 +87,17 @@ def _trainer(
     to_device(method, where.device)
     loader = training_loader(
         images,
-        training_transforms(recipe.views, image_size=recipe.image_size, widths=len(backbone.widths)),
+        recipe.views,
+        image_size=recipe.image_size,
+        widths=len(backbone.widths),
         total_batch=recipe.batch,
         batch=plan.per_gpu,
         seed=seed,
         workers=recipe.workers,
         rank=where.rank,
         world=where.world,
+        backend=recipe.loader,
+        device=where.device,
     )
     steps_per_epoch = len(loader) // plan.accumulation
     trainer = Trainer(

@@ -8,7 +8,6 @@ import torch
 from slimclr.config import Probe, fingerprint
 from slimclr.data import open_images
 from slimclr.data.loaders import Images, training_loader, validation_loader
-from slimclr.data.views import training_transforms, validation_transform
 from slimclr.engine.distributed import Processes, processes
 from slimclr.engine.loop import Trainer
 from slimclr.errors import UserError
@@ -65,14 +64,17 @@ def probe(
         else:
             method = _own_classifier(weights, backbone, len(val_images.classes))
             to_device(method, where.device)
-        transform = validation_transform(resize=recipe.resize, image_size=recipe.image_size)
         loader = validation_loader(
             val_images,
-            transform,
+            resize=recipe.resize,
+            image_size=recipe.image_size,
             batch=max(1, recipe.batch // where.world // 4),
             workers=recipe.workers,
             rank=where.rank,
             world=where.world,
+            recipe="val" if recipe.views == "normal" else recipe.views,
+            backend=recipe.loader,
+            device=where.device,
         )
         accuracies = evaluate(method, loader, where.device)
         if not where.main:
@@ -100,13 +102,16 @@ def _train(
     assert recipe.optimizer is not None, "the config refuses a probe without an optimiser"
     loader = training_loader(
         images,
-        training_transforms("normal", image_size=recipe.image_size),
+        recipe.views,
+        image_size=recipe.image_size,
         total_batch=recipe.batch,
         batch=recipe.batch // where.world,
         seed=seed,
         workers=recipe.workers,
         rank=where.rank,
         world=where.world,
+        backend=recipe.loader,
+        device=where.device,
     )
     Trainer(
         method=method,

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from slimclr.data.loaders import training_loader
-from slimclr.data.views import training_transforms
 from slimclr.engine.checkpoints import list_checkpoints
 from slimclr.engine.distributed import Processes
 from slimclr.engine.loop import Trainer
@@ -35,7 +34,8 @@ def trainer(images, folder, *, epochs=3, lr=0.05, slow_start_epoch=1, workers=0,
     )
     loader = training_loader(
         images,
-        training_transforms("mocov2", image_size=32),
+        "mocov2",
+        image_size=32,
         total_batch=16,
         batch=16 // accumulation,
         seed=0,

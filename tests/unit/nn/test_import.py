@@ -15,7 +15,6 @@ from PIL import Image
 from slimclr.cli import main
 from slimclr.data.folder import FolderImages
 from slimclr.data.loaders import validation_loader
-from slimclr.data.views import validation_transform
 from slimclr.methods.base import Encoder
 from slimclr.nn import MLP, MoCoV3Projector, SimCLRHead, build_backbone, classifier
 from slimclr.nn.reference import our_name, reference_name
@@ -385,7 +384,7 @@ def nearest_mean(photos):
     widths = (1.0, 0.5)
     backbone = build_backbone(DEPTH, BASE, widths, zero_init_residual=False).eval()
     folder = FolderImages(photos)
-    loader = validation_loader(folder, validation_transform(resize=256, image_size=224), batch=20, workers=0)
+    loader = validation_loader(folder, resize=256, image_size=224, batch=20, workers=0)
     (views,), labels = next(iter(loader))
     state = {}
     for name, tensor in backbone.state_dict().items():

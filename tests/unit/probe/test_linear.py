@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from slimclr.data.loaders import validation_loader
-from slimclr.data.views import validation_transform
 from slimclr.nn import SlimmableResNet
 from slimclr.probe import LinearProbe, evaluate
 
@@ -53,7 +52,7 @@ def test_accuracies_count_every_image_once(images):
             return rows + torch.tensor([0.5, 0.5, 0.4, 0.3, 0.2, 0, 0, 0])
 
     probe = Fixed()
-    loader = validation_loader(images, validation_transform(resize=36, image_size=32), batch=16, workers=0)
+    loader = validation_loader(images, resize=36, image_size=32, batch=16, workers=0)
     got = evaluate(probe, loader, torch.device("cpu"))
     assert probe.seen == len(images) == 36
     assert got[1.0] == {"top1": 50.0, "top5": 100.0}
