@@ -55,13 +55,43 @@ def _miniature(options: argparse.Namespace, _: Sequence[str]) -> None:
 def _extract(options: argparse.Namespace, _: Sequence[str]) -> None:
     from slimclr.stages.data import extract
 
-    extract(options.split, archive=options.archive, devkit=options.devkit, expect=options.expect, out=options.out)
+    extract(
+        options.split,
+        archive=options.archive,
+        devkit=options.devkit,
+        expect=options.expect,
+        out=options.out,
+        lmdb=options.lmdb,
+        check_images=options.check_images,
+        on_corrupt=options.on_corrupt,
+        official_md5=options.check_md5,
+        md5=options.md5,
+        jobs=options.jobs,
+    )
 
 
 def _convert(options: argparse.Namespace, _: Sequence[str]) -> None:
     from slimclr.stages.data import convert
 
     convert(folder=options.folder, out=options.out)
+
+
+def _verify(options: argparse.Namespace, _: Sequence[str]) -> None:
+    from slimclr.data.verify import verify
+
+    print(verify(options.path, manifest=options.manifest, content=options.content))
+
+
+def _recordio(options: argparse.Namespace, _: Sequence[str]) -> None:
+    from slimclr.stages.recordio import recordio
+
+    recordio(data=options.data, out=options.out, resize=options.resize, quality=options.quality, jobs=options.jobs)
+
+
+def _cifar(options: argparse.Namespace, _: Sequence[str]) -> None:
+    from slimclr.stages.cifar import cifar
+
+    cifar(source=options.source, out=options.out)
 
 
 def _pretrain(options: argparse.Namespace, arguments: Sequence[str]) -> None:
@@ -198,14 +228,57 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("extract", _extract, "Unpack an ImageNet archive into folders of classes, with a manifest.")
     sub.add_argument("--split", choices=("train", "val"), required=True)
-    sub.add_argument("--archive", type=Path, required=True, help="ILSVRC2012_img_train.tar or _val.tar; only read")
-    sub.add_argument("--devkit", type=Path, help="ILSVRC2012_devkit_t12.tar.gz, for val")
+    sub.add_argument(
+        "--archive",
+        type=Path,
+        required=True,
+        help="ILSVRC2012_img_train.tar or _val.tar, only read; for val also a folder of <wnid>/<image>",
+    )
+    sub.add_argument(
+        "--devkit", type=Path, help="for val: ILSVRC2012_devkit_t12.tar.gz, or a text file (.txt) of lines 'name wnid'"
+    )
     sub.add_argument("--expect", choices=("ilsvrc2012", "subset"), required=True, help="counts to insist on")
-    sub.add_argument("--out", type=Path, required=True, help="folder of the split")
+    sub.add_argument("--out", type=Path, required=True, help="folder of the split, for images, manifest and report")
+    sub.add_argument("--lmdb", type=Path, metavar="FILE", help="write the images into this LMDB instead of the folder")
+    sub.add_argument(
+        "--check-images",
+        choices=("structure", "decode"),
+        default="structure",
+        help="look at header and end of every image (default), or decode it",
+    )
+    sub.add_argument(
+        "--on-corrupt", choices=("stop", "skip"), default="stop", help="stop with a list (default), or leave them out"
+    )
+    sub.add_argument("--check-md5", action="store_true", help="compare with the MD5 that ImageNet published")
+    sub.add_argument("--md5", metavar="HEX", help="compare the archive with this MD5")
+    sub.add_argument("--jobs", type=int, help="worker processes (default: one per available core, at most 8)")
 
     sub = command("convert", _convert, "Put an extracted split into one LMDB.")
     sub.add_argument("--folder", type=Path, required=True, help="folder of the split, with manifest.parquet")
     sub.add_argument("--out", type=Path, required=True, help="the database, one file")
+
+    sub = command("verify", _verify, "Check that a data set is whole.")
+    sub.add_argument("path", type=Path, metavar="PATH", help="an LMDB, RecordIO files (.rec) or a folder of classes")
+    sub.add_argument("--manifest", type=Path, metavar="FILE", help="manifest.parquet to compare with")
+    sub.add_argument("--content", action="store_true", help="compare the SHA-1 of every image, too")
+
+    sub = command("recordio", _recordio, "Put a data set into RecordIO files; needs mxnet, so run .venvs/recordio's.")
+    sub.add_argument("--data", type=Path, required=True, help="images: an LMDB or a folder of classes")
+    sub.add_argument("--out", type=Path, required=True, help="<name>.rec; <name>.idx and <name>.lst come beside it")
+    sub.add_argument("--resize", type=int, metavar="PIXELS", help="scale larger images down to this shorter side")
+    sub.add_argument("--quality", type=int, default=95, help="JPEG quality of the images scaled down (default 95)")
+    sub.add_argument(
+        "--jobs", type=int, help="processes that read and resize (default: one per available core, at most 8)"
+    )
+
+    sub = command("cifar", _cifar, "Put CIFAR-10 into train.lmdb and val.lmdb.")
+    sub.add_argument(
+        "--source",
+        type=Path,
+        required=True,
+        help="cifar-10-python.tar.gz or its folder; or images as train/<class>/, test/<class>/ in a folder, tar or zip",
+    )
+    sub.add_argument("--out", type=Path, required=True, help="folder for train.lmdb and val.lmdb")
 
     sub = command("pretrain", _pretrain, "Pre-train a slimmable network.")
     training(sub)

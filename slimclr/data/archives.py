@@ -1,162 +1,278 @@
-"""From the official ImageNet archives to one folder per class, and the manifest that says what is in it.
+"""What the official ImageNet archives hold and where in them it lies, without unpacking anything.
 
-An outer archive is read once, front to back, and never changed. A class is written to `.<wnid>.part` and renamed when
-it is whole, so that whatever bears a class's name is complete, and an interrupted extraction goes on where it stopped.
+Each class is a source of images: a tar inside the outer one, scattered members of the flat validation archive, or a
+folder that somebody sorted already. A source can be sent to another process, which opens the file for itself.
 """
 
+import hashlib
 import io
 import os
-import shutil
-import tarfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from hashlib import sha1
-from pathlib import Path, PurePosixPath
-from typing import IO
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
-from PIL import Image
-
+from slimclr.data.tar import Buffer, Section, files, flat_name, open_tar, read_member
 from slimclr.errors import UserError
-from slimclr.files import atomic_path
-from slimclr.progress import Advance, progress
 
 EXPECTATIONS = ("ilsvrc2012", "subset")
 ILSVRC2012_CLASSES = 1000
 ILSVRC2012_TRAIN_IMAGES = 1_281_167
 ILSVRC2012_VAL_IMAGES = 50_000
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
+# MD5 of the archives as ImageNet published them.
+MD5 = {
+    "train": "1d675b47d978889d74fa0da5fadfb00e",
+    "val": "29b22e2961454d5413ddabcf34fc5622",
+    "devkit": "fa75699e90414af021442c21a62c3abf",
+}
+_READ_AHEAD_BYTES = 4 << 20
+
+Read = Callable[[str, int, int], memoryview]
+"""Name, offset and size of an image to its bytes, valid until the next call."""
+
+
+class Source(Protocol):
+    """Where the images of one class come from."""
+
+    @property
+    def wnid(self) -> str:
+        """The class."""
+
+    @property
+    def bytes(self) -> int:
+        """About how many bytes its images have together."""
+
+    @property
+    def identity(self) -> list[int | str]:
+        """Changes when the source does: what is known of another source must not be taken for this one's."""
+
+    def open(self, buffer: Buffer) -> AbstractContextManager[Read]:
+        """Read single images, in any order."""
+
+    def images(self, buffer: Buffer) -> Iterator[tuple[str, int, memoryview]]:
+        """Name, offset and bytes of every image, in the order in which they lie on the disk."""
 
 
 @dataclass(frozen=True)
-class Record:
-    """One image of a data set: a row of the manifest.
-
-    Attributes:
-        key: `<wnid>/<file name>`, the path below the data set's folder.
-        wnid: The class (column `class` of the manifest).
-        bytes: Size of the file.
-        width: In pixels.
-        height: In pixels.
-        mode: Pillow's mode: RGB, L, CMYK.
-        format: Pillow's name of the format: JPEG, PNG.
-        sha1: SHA-1 of the file's content, in hexadecimal.
-    """
-
-    key: str
+class _InArchive:
     wnid: str
+    archive: Path
+    stamp: tuple[int, int]
+    """Size of the archive and time of its last change."""
+
+    @contextmanager
+    def open(self, buffer: Buffer) -> Iterator[Read]:
+        descriptor = os.open(self.archive, os.O_RDONLY)
+        try:
+            yield lambda name, offset, size: buffer.read_at(descriptor, offset, size, f"{self.archive}: {name}")
+        finally:
+            os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class InnerTar(_InArchive):
+    """A class as `<wnid>.tar` inside the outer archive."""
+
+    offset: int
     bytes: int
-    width: int
-    height: int
-    mode: str
-    format: str
-    sha1: str
+
+    @property
+    def identity(self) -> list[int | str]:
+        """Changes when the archive does."""
+        return [*self.stamp, self.offset, self.bytes]
+
+    def images(self, buffer: Buffer) -> Iterator[tuple[str, int, memoryview]]:
+        """Name, offset in the outer archive and bytes of every image."""
+        where = f"{self.archive}: {self.wnid}.tar"
+        descriptor = os.open(self.archive, os.O_RDONLY)
+        try:
+            # A longer read-ahead: several classes are read at the same time.
+            os.posix_fadvise(descriptor, self.offset, self.bytes, os.POSIX_FADV_SEQUENTIAL)
+            with open_tar(self.archive, where, Section(descriptor, self.offset, self.bytes)) as tar:
+                for member in files(tar, where):
+                    left = self.bytes - member.offset_data
+                    if member.size > left:
+                        raise UserError(
+                            f"{where}: truncated within {member.name} ({max(0, left):,} of {member.size:,} bytes); "
+                            "download it again"
+                        )
+                    offset = self.offset + member.offset_data
+                    yield flat_name(member), offset, buffer.read_at(descriptor, offset, member.size, where)
+        finally:
+            os.close(descriptor)
 
 
-def extract_train(archive: Path, out: Path, *, expect: str) -> list[Record]:
-    """Unpack `ILSVRC2012_img_train.tar`, a tar of one `<wnid>.tar` per class, into `<out>/<wnid>/`.
+@dataclass(frozen=True)
+class Members(_InArchive):
+    """A class as scattered members (name, offset, size) of a flat archive."""
 
-    Args:
-        archive: The outer archive; the inner ones are read inside it and never written to disk.
-        out: Folder of the data set; classes that are already there with the same files and sizes are kept.
-        expect: "ilsvrc2012" asks for the 1000 classes and 1,281,167 images of the official archive, "subset" only
-            that every class of the archive is whole and not empty.
+    members: tuple[tuple[str, int, int], ...]
 
-    Returns:
-        The images, sorted by key.
+    @property
+    def bytes(self) -> int:
+        """Size of its images."""
+        return sum(size for _, _, size in self.members)
+
+    @property
+    def identity(self) -> list[int | str]:
+        """Changes when the archive or the classes of its images do."""
+        return [*self.stamp, hashlib.sha1(repr(self.members).encode()).hexdigest()]
+
+    def images(self, buffer: Buffer) -> Iterator[tuple[str, int, memoryview]]:
+        """Name, offset and bytes of every image."""
+        with self.open(buffer) as read:
+            for name, offset, size in self.members:
+                yield name, offset, read(name, offset, size)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A class as a folder of image files (name, size, time of the last change)."""
+
+    wnid: str
+    folder: Path
+    files: tuple[tuple[str, int, int], ...]
+
+    @property
+    def bytes(self) -> int:
+        """Size of its images."""
+        return sum(size for _, size, _ in self.files)
+
+    @property
+    def identity(self) -> list[int | str]:
+        """Changes when a file is added, removed or written."""
+        return [hashlib.sha1(repr(self.files).encode()).hexdigest()]
+
+    @contextmanager
+    def open(self, buffer: Buffer) -> Iterator[Read]:
+        """Read single files; their offset is 0."""
+
+        def read(name: str, offset: int, size: int) -> memoryview:
+            descriptor = os.open(self.folder / name, os.O_RDONLY)
+            try:
+                return buffer.read_at(descriptor, offset, size, f"{self.folder / name}")
+            finally:
+                os.close(descriptor)
+
+        yield read
+
+    def images(self, buffer: Buffer) -> Iterator[tuple[str, int, memoryview]]:
+        """Name, 0 and bytes of every image."""
+        with self.open(buffer) as read:
+            for name, size, _ in self.files:
+                yield name, 0, read(name, 0, size)
+
+
+def train_sources(archive: Path) -> list[Source]:
+    """The classes of `ILSVRC2012_img_train.tar`, a tar of one `<wnid>.tar` per class, in the archive's order.
+
+    Only the outer headers are read.
 
     Raises:
-        UserError: The archive is missing, damaged, unsafe to unpack or not what `expect` asks for.
+        UserError: The archive is missing, cut short, unsafe to unpack or something else.
     """
-    _check_expect(expect)
-    total = ILSVRC2012_TRAIN_IMAGES if expect == "ilsvrc2012" else None
-    records: list[Record] = []
-    seen: set[str] = set()
-    with progress("extract train", total) as advance, _open_tar(archive, str(archive)) as outer:
-        for member in _files(outer, str(archive)):
-            wnid, dot, suffix = _flat_name(member).partition(".")
+    sources: dict[str, Source] = {}
+    with open_tar(archive, str(archive)) as tar:
+        stamp = _stamp(archive)
+        for member in files(tar, str(archive)):
+            wnid, dot, suffix = flat_name(member).partition(".")
             if not wnid or dot + suffix != ".tar":
                 raise UserError(
                     f"{archive}: member {member.name!r} is not a class archive <wnid>.tar; give the official "
                     "ILSVRC2012_img_train.tar (a tar of one tar per class)"
                 )
-            if wnid in seen:
+            if wnid in sources:
                 raise UserError(f"{archive}: class {wnid} comes twice; keep one {wnid}.tar in the archive")
-            seen.add(wnid)
-            records.extend(_extract_class(outer, member, f"{archive}: {member.name}", out / wnid, advance))
-    if not records:
+            sources[wnid] = InnerTar(wnid, archive, stamp, member.offset_data, member.size)
+    if not sources:
         raise UserError(f"{archive}: holds no class archive; give the official ILSVRC2012_img_train.tar")
-    if expect == "ilsvrc2012" and (len(seen), len(records)) != (ILSVRC2012_CLASSES, ILSVRC2012_TRAIN_IMAGES):
-        raise UserError(
-            f"{archive}: {len(seen):,} classes and {len(records):,} images instead of {ILSVRC2012_CLASSES:,} and "
-            f"{ILSVRC2012_TRAIN_IMAGES:,}; download it again, or set expect to 'subset' if it is one on purpose"
-        )
-    _tidy(out, {record.wnid for record in records})
-    return sorted(records, key=lambda record: record.key)
+    return list(sources.values())
 
 
-def extract_val(archive: Path, devkit: Path, out: Path, *, expect: str) -> list[Record]:
-    """Unpack the flat `ILSVRC2012_img_val.tar` into `<out>/<wnid>/`, by the devkit's ground truth.
+def val_sources(archive: Path, classes: Path | None, *, expect: str) -> list[Source]:
+    """The classes of the validation images.
 
     Args:
-        archive: The archive of the validation images.
-        devkit: `ILSVRC2012_devkit_t12.tar.gz`.
-        out: Folder of the data set; classes that are already there with the same files and sizes are kept.
-        expect: "ilsvrc2012" asks for 50,000 images, "subset" for as many as the ground truth has lines.
-
-    Returns:
-        The images, sorted by key.
+        archive: The flat `ILSVRC2012_img_val.tar`, or a folder of one folder per class.
+        classes: For an archive: `ILSVRC2012_devkit_t12.tar.gz`, or a text file (`*.txt`) of lines `name wnid`.
+        expect: "ilsvrc2012" asks for 50,000 images, "subset" for as many as `classes` names.
 
     Raises:
-        UserError: An archive is missing, damaged or unsafe to unpack, or images and ground truth do not fit.
+        UserError: Something is missing, damaged or unsafe to unpack, or images and classes do not fit.
     """
-    _check_expect(expect)
-    wnids = read_ground_truth(devkit)
-    if expect == "ilsvrc2012" and len(wnids) != ILSVRC2012_VAL_IMAGES:
+    if archive.is_dir():
+        return _sorted_folder(archive)
+    if classes is None:
         raise UserError(
-            f"{devkit}: ground truth of {len(wnids):,} images instead of {ILSVRC2012_VAL_IMAGES:,}; download it "
+            f"{archive}: the classes of its images are missing; give the devkit, or a text file of lines 'name wnid'"
+        )
+    wanted = read_classes(classes)
+    if expect == "ilsvrc2012" and len(wanted) != ILSVRC2012_VAL_IMAGES:
+        raise UserError(
+            f"{classes}: ground truth of {len(wanted):,} images instead of {ILSVRC2012_VAL_IMAGES:,}; download it "
             "again, or set expect to 'subset' if it is one on purpose"
         )
-    wanted = {f"ILSVRC2012_val_{number:08d}.JPEG": wnid for number, wnid in enumerate(wnids, 1)}
-    sizes: dict[str, int] = {}
-    # First pass: names only. What is wrong with the archive as a whole is said before anything is written.
-    with _open_tar(archive, str(archive)) as tar:
-        for member in _files(tar, str(archive)):
-            name = _flat_name(member)
+    found: dict[str, tuple[int, int]] = {}
+    # Names only. What is wrong with the archive as a whole is said before anything is written.
+    with open_tar(archive, str(archive)) as tar:
+        stamp = _stamp(archive)
+        for member in files(tar, str(archive)):
+            name = flat_name(member)
             if name not in wanted:
                 raise UserError(
                     f"{archive}: member {member.name!r} is not among the {len(wanted):,} images of the ground truth "
-                    f"in {devkit}; give archives that belong together"
+                    f"in {classes}; give archives that belong together"
                 )
-            if name in sizes:
+            if name in found:
                 raise UserError(f"{archive}: member {member.name!r} comes twice; download the archive again")
-            sizes[name] = member.size
-    missing = next((name for name in wanted if name not in sizes), None)
+            found[name] = (member.offset_data, member.size)
+    missing = next((name for name in wanted if name not in found), None)
     if missing is not None:
         raise UserError(
-            f"{archive}: {missing} is missing ({len(sizes):,} images, the ground truth in {devkit} has "
+            f"{archive}: {missing} is missing ({len(found):,} images, the ground truth in {classes} has "
             f"{len(wanted):,}); download the archive again"
         )
-    by_class: dict[str, dict[str, int]] = {wnid: {} for wnid in wanted.values()}
-    for name, size in sizes.items():
-        by_class[wanted[name]][name] = size
-    done = {wnid for wnid, files in by_class.items() if _sizes(out / wnid) == files}
-    for wnid in by_class.keys() - done:
-        _begin(out / wnid)
-    records = []
-    with progress("extract val", len(wanted)) as advance, _open_tar(archive, str(archive)) as tar:
-        for member in _files(tar, str(archive)):
-            name = _flat_name(member)
-            wnid = wanted[name]
-            data = _read(tar, member, str(archive))
-            records.append(_record(data, wnid, name, f"{archive}: {member.name}"))
-            if wnid not in done:
-                (_part(out / wnid) / name).write_bytes(data)
-            advance(1)
-    for wnid in sorted(by_class.keys() - done):
-        _finish(out / wnid)
-    _tidy(out, set(by_class))
-    return sorted(records, key=lambda record: record.key)
+    members: dict[str, list[tuple[str, int, int]]] = {}
+    for name, (offset, size) in found.items():
+        members.setdefault(wanted[name], []).append((name, offset, size))
+    return [Members(wnid, archive, stamp, tuple(members[wnid])) for wnid in sorted(members)]
+
+
+def read_classes(path: Path) -> dict[str, str]:
+    """The class of every validation image.
+
+    Args:
+        path: `ILSVRC2012_devkit_t12.tar.gz`, or a text file (`*.txt`) of lines `name wnid`.
+
+    Returns:
+        File name to WordNet id.
+
+    Raises:
+        UserError: The file is missing, damaged or names an image twice.
+    """
+    if path.suffix != ".txt":
+        wnids = read_ground_truth(path)
+        return {f"ILSVRC2012_val_{number:08d}.JPEG": wnid for number, wnid in enumerate(wnids, 1)}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a readable text file ({error}); write lines 'name wnid' into it") from error
+    classes: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        words = line.split()
+        if not words:
+            continue
+        if len(words) != 2 or any("/" in word or word.startswith(".") for word in words):
+            raise UserError(f"{path}: line {number}, {line[:80]!r}, is not 'name wnid'; correct it")
+        if words[0] in classes:
+            raise UserError(f"{path}: line {number} names {words[0]} again; keep one line per image")
+        classes[words[0]] = words[1]
+    if not classes:
+        raise UserError(f"{path}: empty; write a line 'name wnid' per image")
+    return classes
 
 
 def read_ground_truth(devkit: Path) -> list[str]:
@@ -174,11 +290,11 @@ def read_ground_truth(devkit: Path) -> list[str]:
     import scipy.io
 
     texts: dict[str, bytes] = {}
-    with _open_tar(devkit, str(devkit)) as tar:
-        for member in _files(tar, str(devkit)):
-            name = _flat_name(member)
+    with open_tar(devkit, str(devkit), compressed=True) as tar:
+        for member in files(tar, str(devkit)):
+            name = flat_name(member)
             if name in ("meta.mat", GROUND_TRUTH):
-                texts[name] = _read(tar, member, str(devkit))
+                texts[name] = read_member(tar, member, str(devkit))
     for name in ("meta.mat", GROUND_TRUTH):
         if name not in texts:
             raise UserError(f"{devkit}: no {name} in it; give the official ILSVRC2012_devkit_t12.tar.gz")
@@ -192,151 +308,96 @@ def read_ground_truth(devkit: Path) -> list[str]:
     for line, number in enumerate(numbers, 1):
         if number not in leaves:
             raise UserError(f"{devkit}: line {line} of {GROUND_TRUTH} names class {number}, which meta.mat lacks")
+    wrong = next((wnid for wnid in leaves.values() if not wnid or "/" in wnid or wnid.startswith(".")), None)
+    if wrong is not None:
+        raise UserError(f"{devkit}: meta.mat names a class {wrong!r}; do not use this archive")
     return [leaves[number] for number in numbers]
 
 
-def write_manifest(records: Iterable[Record], path: Path) -> None:
-    """Write the manifest, whole or not at all; a data set with a manifest is complete.
+def check_md5(path: Path, md5: str) -> None:
+    """Compare a small file's MD5, in hexadecimal.
 
-    Args:
-        records: What an extraction returned.
-        path: Parquet file with the columns key, class, label (rank of the class in sorted order), bytes, width,
-            height, mode, format, sha1; one row per image, sorted by key.
+    Raises:
+        UserError: It differs, or the file cannot be read.
     """
-    import pandas
-
-    table = pandas.DataFrame([asdict(record) for record in records]).sort_values("key", ignore_index=True)
-    labels = {wnid: label for label, wnid in enumerate(sorted(set(table["wnid"])))}
-    table.insert(2, "label", table["wnid"].map(labels).astype("int64"))
-    with atomic_path(path) as part:
-        table.rename(columns={"wnid": "class"}).to_parquet(part, index=False)
-
-
-def _check_expect(expect: str) -> None:
-    if expect not in EXPECTATIONS:
-        raise UserError(f"expect is {expect!r}; set it to one of {', '.join(EXPECTATIONS)}")
+    try:
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, "md5").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; put the official archive there or change its path") from error
+    _compare(path, found, md5)
 
 
 @contextmanager
-def _open_tar(path: Path, where: str, file: IO[bytes] | None = None) -> Iterator[tarfile.TarFile]:
-    """Open a tar (compressed or not) and turn every way in which it can be damaged into one line."""
+def reading_through(path: Path, md5: str | None) -> Iterator[Callable[[], None]]:
+    """Read an archive front to back in a thread while others read parts of it.
+
+    MD5 can only be computed in order, and by one processor. Its reader runs beside the workers: what either reads
+    first, the other finds in the page cache, so that the disk still delivers every byte once as long as the distance
+    between them fits into memory.
+
+    Args:
+        path: The archive.
+        md5: What its MD5 must be, in hexadecimal; None only reads, which spares scattered reads of a flat archive.
+
+    Yields:
+        A function to call before anything is declared complete: waits, and raises UserError when the MD5 differs.
+    """
+    digest = hashlib.md5(usedforsecurity=False)
+    stopped = threading.Event()
+    errors: list[OSError] = []
+
+    def read() -> None:
+        buffer = memoryview(bytearray(_READ_AHEAD_BYTES))
+        try:
+            with open(path, "rb", buffering=0) as file:
+                while (count := file.readinto(buffer)) and not stopped.is_set():
+                    if md5 is not None:
+                        digest.update(buffer[:count])
+        except OSError as error:
+            errors.append(error)
+
+    def check() -> None:
+        if md5 is None:
+            return
+        thread.join()
+        if errors:
+            raise errors[0]
+        _compare(path, digest.hexdigest(), md5)
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
     try:
-        # Only the outer archive may be compressed: the devkit is.
-        with tarfile.open(path, "r:*") if file is None else tarfile.open(fileobj=file, mode="r:") as tar:
-            yield tar
-    except FileNotFoundError as error:
-        if error.filename is None or Path(error.filename) != path:
-            raise
-        raise UserError(f"{path}: no such file; put the official archive there or change its path") from error
-    except (tarfile.TarError, EOFError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        # tarfile lists one line for each compression that it tried.
-        cause = str(error).splitlines()[0]
-        raise UserError(f"{where}: truncated or not a tar archive ({cause}); download it again") from error
+        yield check
+    finally:
+        stopped.set()
+        thread.join()
 
 
-def _files(tar: tarfile.TarFile, where: str) -> Iterator[tarfile.TarInfo]:
-    """The archive's regular files, one after the other; refuses whatever could reach outside the target folder."""
-    for member in tar:
-        path = PurePosixPath(member.name)
-        if path.is_absolute() or ".." in path.parts:
-            raise UserError(f"{where}: member {member.name!r} leaves the target folder; do not use this archive")
-        if member.isdir():
-            continue
-        if not member.isreg():
-            raise UserError(f"{where}: member {member.name!r} is a link or a device; do not use this archive")
-        yield member
-    # tarfile takes a cut or damaged header for the end of the archive; a real end is a block of zeros.
-    assert tar.fileobj is not None
-    tar.fileobj.seek(tar.offset)
-    if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError("its end is missing")
+def _compare(path: Path, found: str, md5: str) -> None:
+    if found != md5.lower():
+        raise UserError(f"{path}: MD5 {found} instead of {md5.lower()}; download it again, or do not check its MD5")
 
 
-def _flat_name(member: tarfile.TarInfo) -> str:
-    return PurePosixPath(member.name).name
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
-def _read(tar: tarfile.TarFile, member: tarfile.TarInfo, where: str) -> bytes:
-    file = tar.extractfile(member)
-    assert file is not None
-    data = file.read()
-    if len(data) != member.size:
-        raise UserError(
-            f"{where}: truncated within {member.name} ({len(data):,} of {member.size:,} bytes); download it again"
-        )
-    return data
-
-
-def _record(data: bytes, wnid: str, name: str, where: str) -> Record:
-    """Describe an image from its header."""
-    if not data:
-        raise UserError(f"{where}: an empty file instead of an image; download the archive again")
+def _sorted_folder(root: Path) -> list[Source]:
+    """The classes of a folder of one folder per class; hidden entries are left out."""
+    sources: list[Source] = []
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            width, height, mode, kind = image.width, image.height, image.mode, image.format or ""
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{where}: not a readable image; download the archive again") from error
-    return Record(f"{wnid}/{name}", wnid, len(data), width, height, mode, kind, sha1(data).hexdigest())
-
-
-def _extract_class(
-    outer: tarfile.TarFile, member: tarfile.TarInfo, where: str, folder: Path, advance: Advance
-) -> list[Record]:
-    """Unpack one inner archive into `folder`; files that are already there, whole, are only read over."""
-    file = outer.extractfile(member)
-    assert file is not None
-    records: dict[str, Record] = {}
-    with _open_tar(Path(member.name), where, file) as inner:
-        done = _sizes(folder) == {_flat_name(image): image.size for image in _files(inner, where)}
-        if not done:
-            _begin(folder)
-        for image in inner.getmembers():
-            if not image.isreg():
-                continue
-            name = _flat_name(image)
-            if name in records:
-                raise UserError(f"{where}: image {name} comes twice; download the archive again")
-            data = _read(inner, image, where)
-            records[name] = _record(data, folder.name, name, f"{where}: {image.name}")
-            if not done:
-                (_part(folder) / name).write_bytes(data)
-            advance(1)
-    if not records:
-        raise UserError(f"{where}: holds no image; download the archive again")
-    if not done:
-        _finish(folder)
-    return list(records.values())
-
-
-def _part(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.part")
-
-
-def _begin(folder: Path) -> None:
-    """Make the empty folder in which a class is put together."""
-    shutil.rmtree(_part(folder), ignore_errors=True)
-    _part(folder).mkdir(parents=True)
-
-
-def _finish(folder: Path) -> None:
-    """Give a class that is whole its name; what an earlier, different archive left there goes."""
-    shutil.rmtree(folder, ignore_errors=True)
-    _part(folder).rename(folder)
-
-
-def _sizes(folder: Path) -> dict[str, int]:
-    """Name and size of the files in a folder; empty when there is none."""
-    return {entry.name: entry.stat().st_size for entry in os.scandir(folder)} if folder.is_dir() else {}
-
-
-def _tidy(out: Path, wnids: set[str]) -> None:
-    """Remove what killed runs left, refuse classes of another archive, and get everything onto the disk."""
-    for part in out.glob(".*.part"):
-        shutil.rmtree(part)
-    for folder in sorted(out.iterdir()):
-        if folder.is_dir() and folder.name not in wnids:
-            raise UserError(f"{folder}: this class is not in the archive; remove the folder or choose another target")
-    # One flush for everything: the manifest, written after this, must never outlive the files it lists.
-    os.sync()
+        for folder in sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != "."):
+            found = []
+            for entry in sorted(os.scandir(root / folder), key=lambda entry: entry.name):
+                if entry.is_file() and entry.name[0] != ".":
+                    status = entry.stat()
+                    found.append((entry.name, status.st_size, status.st_mtime_ns))
+            if found:
+                sources.append(Folder(folder, root / folder, tuple(found)))
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}; give a folder that can be read") from error
+    if not sources:
+        raise UserError(f"{root}: no class folders with images; sort them into <wnid>/, or give the official archive")
+    return sources

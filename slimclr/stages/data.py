@@ -1,29 +1,78 @@
-"""Archives to folders to LMDB."""
+"""Archives to folders to LMDB, or straight to LMDB."""
 
+import os
 from pathlib import Path
 
-from slimclr.data.archives import extract_train, extract_val, write_manifest
+from slimclr.data.archives import MD5, check_md5
+from slimclr.data.extract import available_jobs, extract_train, extract_val
 from slimclr.data.lmdb import write_lmdb
+from slimclr.data.manifest import MANIFEST, REPORT, write_manifest, write_report
 from slimclr.errors import UserError
 
 
-def extract(split: str, *, archive: Path, devkit: Path | None, expect: str, out: Path) -> None:
-    """Unpack one split into `out`/<wnid>/ and write `out`/manifest.parquet last.
+def extract(
+    split: str,
+    *,
+    archive: Path,
+    devkit: Path | None,
+    expect: str,
+    out: Path,
+    lmdb: Path | None = None,
+    check_images: str = "structure",
+    on_corrupt: str = "stop",
+    official_md5: bool = False,
+    md5: str | None = None,
+    jobs: int | None = None,
+) -> None:
+    """Unpack one split into `out`/<wnid>/ or an LMDB; then write `out`/data_report.json and, last, manifest.parquet.
 
     Args:
         split: train or val.
-        archive: Its archive; only read.
-        devkit: For val: the archive that holds the images' classes.
+        archive: Its archive; only read. For val also a folder of one folder per class.
+        devkit: For a val archive: the archive, or text file, that holds the images' classes.
         expect: ilsvrc2012 or subset.
         out: Folder of the split.
+        lmdb: Database to write instead of the folders.
+        check_images: structure or decode.
+        on_corrupt: stop or skip.
+        official_md5: Compare MD5 with what ImageNet published.
+        md5: MD5 that the archive must have instead.
+        jobs: Worker processes; None takes the processors that are there.
     """
+    jobs = available_jobs() if jobs is None else jobs
+    wanted = md5 or (MD5[split] if official_md5 else None)
     if split == "train":
-        records = extract_train(archive, out, expect=expect)
-    elif devkit is None:
-        raise UserError("extract val: needs --devkit, the archive that holds the images' classes")
+        records = extract_train(
+            archive,
+            out,
+            expect=expect,
+            lmdb=lmdb,
+            check_images=check_images,
+            on_corrupt=on_corrupt,
+            jobs=jobs,
+            md5=wanted,
+        )
     else:
-        records = extract_val(archive, devkit, out, expect=expect)
-    write_manifest(records, out / "manifest.parquet")
+        if devkit is None and not archive.is_dir():
+            raise UserError("extract val: needs --devkit, the archive that holds the images' classes")
+        if official_md5 and devkit is not None and not archive.is_dir():
+            check_md5(devkit, MD5["devkit"])
+        records = extract_val(
+            archive,
+            devkit,
+            out,
+            expect=expect,
+            lmdb=lmdb,
+            check_images=check_images,
+            on_corrupt=on_corrupt,
+            jobs=jobs,
+            md5=wanted,
+        )
+    # One flush for everything: the manifest, written after this, must never outlive the files it lists.
+    os.sync()
+    print(f"{split}: {write_report(records, out / REPORT)}", flush=True)
+    write_manifest(records, out / MANIFEST)
+    records.remove()
 
 
 def convert(*, folder: Path, out: Path) -> None:
@@ -33,4 +82,4 @@ def convert(*, folder: Path, out: Path) -> None:
         folder: Folder with `manifest.parquet`.
         out: The database, one file.
     """
-    write_lmdb(folder, folder / "manifest.parquet", out)
+    write_lmdb(folder, folder / MANIFEST, out)

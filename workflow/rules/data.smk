@@ -1,4 +1,4 @@
-"""Archives to folders of images to LMDB."""
+"""Archives to folders of images to LMDB, or straight to LMDB (`keep_folder: false`)."""
 
 if CONFIG.miniature:
 
@@ -22,6 +22,33 @@ if CONFIG.miniature:
             "train_env slimclr miniature --seed {params.seed} --out {params.raw} 2>&1 | tee {log}"
 
 
+# What the two extractions have in common. An MD5 changes nothing in their output, so it is no parameter.
+EXTRACT_OPTIONS = {
+    "expect": CONFIG.imagenet.expect,
+    "check_images": CONFIG.imagenet.check_images,
+    "on_corrupt": CONFIG.imagenet.on_corrupt,
+}
+EXTRACT_SHELL = (
+    " --expect {params.expect} --check-images {params.check_images} --on-corrupt {params.on_corrupt}"
+    + (" --check-md5" if CONFIG.imagenet.check_md5 else "")
+    + ("" if CONFIG.imagenet.keep_folder else " --lmdb {output.lmdb:q}")
+    + " --out {params.folder:q} 2>&1 | tee {log}"
+)
+
+
+def extracted(split):
+    """Outputs of an extraction."""
+    folder = f"<data>/imagenet/{split}"
+    straight = (
+        {} if CONFIG.imagenet.keep_folder else {"lmdb": f"<data>/imagenet/{split}.lmdb"}
+    )
+    return {
+        "manifest": f"{folder}/manifest.parquet",
+        "report": f"{folder}/data_report.json",
+        **straight,
+    }
+
+
 rule extract_train:
     input:
         environment("train"),
@@ -30,7 +57,7 @@ rule extract_train:
             product=WORK / "data/imagenet/train/manifest.parquet",
         ),
     output:
-        manifest="<data>/imagenet/train/manifest.parquet",
+        **extracted("train"),
     log:
         "<logs>/data/extract_train.log",
     benchmark:
@@ -38,12 +65,12 @@ rule extract_train:
     container:
         image("train")
     params:
+        **EXTRACT_OPTIONS,
         archive=str(RAW / CONFIG.imagenet.train),
-        expect=CONFIG.imagenet.expect,
         folder=lambda wildcards, output: os.path.dirname(output.manifest),
     shell:
-        "train_env slimclr extract --split train --archive {params.archive:q} --expect {params.expect}"
-        " --out {params.folder:q} 2>&1 | tee {log}"
+        "train_env slimclr extract --split train --archive {params.archive:q}"
+        + EXTRACT_SHELL
 
 
 rule extract_val:
@@ -55,7 +82,7 @@ rule extract_val:
             product=WORK / "data/imagenet/val/manifest.parquet",
         ),
     output:
-        manifest="<data>/imagenet/val/manifest.parquet",
+        **extracted("val"),
     log:
         "<logs>/data/extract_val.log",
     benchmark:
@@ -63,28 +90,30 @@ rule extract_val:
     container:
         image("train")
     params:
+        **EXTRACT_OPTIONS,
         archive=str(RAW / CONFIG.imagenet.val),
         devkit=str(RAW / CONFIG.imagenet.devkit),
-        expect=CONFIG.imagenet.expect,
         folder=lambda wildcards, output: os.path.dirname(output.manifest),
     shell:
         "train_env slimclr extract --split val --archive {params.archive:q} --devkit {params.devkit:q}"
-        " --expect {params.expect} --out {params.folder:q} 2>&1 | tee {log}"
+        + EXTRACT_SHELL
 
 
-rule convert:
-    input:
-        environment("train"),
-        manifest="<data>/imagenet/{split}/manifest.parquet",
-    output:
-        lmdb="<data>/imagenet/{split}.lmdb",
-    log:
-        "<logs>/data/convert_{split}.log",
-    benchmark:
-        "<benchmarks>/data/convert_{split}.tsv"
-    container:
-        image("train")
-    params:
-        folder=lambda wildcards, input: os.path.dirname(input.manifest),
-    shell:
-        "train_env slimclr convert --folder {params.folder:q} --out {output.lmdb:q} 2>&1 | tee {log}"
+if CONFIG.imagenet.keep_folder:
+
+    rule convert:
+        input:
+            environment("train"),
+            manifest="<data>/imagenet/{split}/manifest.parquet",
+        output:
+            lmdb="<data>/imagenet/{split}.lmdb",
+        log:
+            "<logs>/data/convert_{split}.log",
+        benchmark:
+            "<benchmarks>/data/convert_{split}.tsv"
+        container:
+            image("train")
+        params:
+            folder=lambda wildcards, input: os.path.dirname(input.manifest),
+        shell:
+            "train_env slimclr convert --folder {params.folder:q} --out {output.lmdb:q} 2>&1 | tee {log}"

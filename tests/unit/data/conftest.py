@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 from tar_tools import SMALL
 
-from slimclr.data.archives import extract_train, write_manifest
+from slimclr.data.extract import extract_train
+from slimclr.data.manifest import write_manifest
 from slimclr.data.miniature import write_miniature
 
 

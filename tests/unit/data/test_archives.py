@@ -5,17 +5,33 @@ import sys
 import tarfile
 
 import pandas
+import pyarrow.parquet
 import pytest
 from PIL import Image
 from tar_tools import SMALL, members, pack
 
-from slimclr.data.archives import extract_train, extract_val, read_ground_truth, write_manifest
+from slimclr.data.archives import read_ground_truth
+from slimclr.data.extract import extract_train, extract_val
+from slimclr.data.manifest import write_manifest
 from slimclr.errors import UserError
 from slimclr.files import sha256
 
 
+def _jpeg():
+    file = io.BytesIO()
+    Image.new("RGB", (9, 9), "red").save(file, "JPEG")
+    return file.getvalue()
+
+
+def _png():
+    file = io.BytesIO()
+    Image.new("RGB", (9, 9), "red").save(file, "PNG")
+    return file.getvalue()
+
+
 def _files(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """Content of the images, by key."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.glob("[!.]*/*")}
 
 
 def _train_content(archive):
@@ -105,7 +121,7 @@ def test_an_unusual_image_is_recorded_as_what_it_is(copy, tmp_path):
 def test_an_interrupted_extraction_goes_on(miniature, tmp_path):
     out = tmp_path / "train"
     extract_train(miniature.train, out, expect="subset")
-    first, second, *_ = sorted(out.iterdir())
+    first, second, *_ = sorted(out.glob("n*"))
     kept = {path: path.stat().st_mtime_ns for path in first.iterdir()}
     # As if killed in the second class: half of it under the temporary name, with half a file.
     second.rename(out / f".{second.name}.part")
@@ -121,13 +137,13 @@ def test_an_interrupted_extraction_goes_on(miniature, tmp_path):
 def test_a_killed_process_leaves_no_incomplete_class(miniature, tmp_path):
     out = tmp_path / "train"
     program = (
-        "import os, pathlib, sys, slimclr.data.archives as archives\n"
-        "record, count = archives._record, []\n"
+        "import os, pathlib, sys, slimclr.data.extract as extract\n"
+        "describe, count = extract.describe, []\n"
         "def stop(*arguments):\n"
         "    count.append(1)\n"
-        "    return os._exit(9) if len(count) == 9 else record(*arguments)\n"
-        "archives._record = stop\n"
-        "archives.extract_train(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), expect='subset')\n"
+        "    return os._exit(9) if len(count) == 9 else describe(*arguments)\n"
+        "extract.describe = stop\n"
+        "extract.extract_train(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), expect='subset')\n"
     )
     assert subprocess.run([sys.executable, "-c", program, miniature.train, out], check=False).returncode == 9
     whole = [folder for folder in out.iterdir() if not folder.name.startswith(".")]
@@ -140,7 +156,7 @@ def test_val_goes_on_as_well(miniature, tmp_path):
     out = tmp_path / "val"
     extract_val(miniature.val, miniature.devkit, out, expect="subset")
     whole = _files(out)
-    shutil.rmtree(sorted(out.iterdir())[1])
+    shutil.rmtree(sorted(out.glob("n*"))[1])
     (out / ".n1.part").mkdir()
     extract_val(miniature.val, miniature.devkit, out, expect="subset")
     assert _files(out) == whole
@@ -203,10 +219,21 @@ def test_a_class_that_comes_twice(copy, tmp_path):
     _refuses(copy.train, tmp_path / "train", "comes twice")
 
 
-@pytest.mark.parametrize(("data", "pattern"), [(b"", "an empty file"), (b"no image" * 99, "not a readable image")])
+@pytest.mark.parametrize(
+    ("data", "pattern"),
+    [
+        (b"", "an empty file"),
+        (b"no image" * 99, "not a readable image"),
+        (_jpeg()[:-1], "cut short: its end is missing"),
+        (_jpeg()[:300], "not readable"),
+        (_png()[:-8], "cut short: its end is missing"),
+    ],
+)
 def test_damaged_images(copy, tmp_path, data, pattern):
     _set_inner(copy.train, lambda inner: inner.append(("n0_bad.JPEG", data)))
-    _refuses(copy.train, tmp_path / "train", f"n0_bad.JPEG: {pattern}")
+    _refuses(
+        copy.train, tmp_path / "train", rf"1 corrupt image\(s\) \(\S+/n0_bad.JPEG: {pattern}.*on_corrupt to 'skip'"
+    )
 
 
 def test_val_archive_given_as_train(miniature, tmp_path):
@@ -256,11 +283,10 @@ def test_ground_truth_that_names_an_inner_node(copy):
 
 
 def test_manifest_is_whole_or_absent(extracted, tmp_path, monkeypatch):
-    def fail(self, path, **_):
-        path.write_bytes(b"half")
+    def fail(self, table):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pandas.DataFrame, "to_parquet", fail)
+    monkeypatch.setattr(pyarrow.parquet.ParquetWriter, "write_table", fail)
     with pytest.raises(OSError, match="No space"):
         write_manifest(extract_train(*_first(extracted, tmp_path), expect="subset"), tmp_path / "manifest.parquet")
     assert not list(tmp_path.glob("manifest*"))

@@ -1,0 +1,45 @@
+"""One process at a time in a half-made data set."""
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from slimclr.errors import UserError
+
+_PATIENCE_SECONDS = 10.0
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`; it is inherited by child processes and freed when the last of them ends.
+
+    Raises:
+        UserError: Another process still holds it after ten seconds: workers of a killed run need a moment to end.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        until = time.monotonic() + _PATIENCE_SECONDS
+        while not _lock(descriptor):
+            if time.monotonic() > until:
+                raise UserError(f"{path.parent}: another process is writing this data set; wait for it or end it")
+            time.sleep(0.05)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        # Some network file systems have no locks: the workflow engine's own lock has to do there.
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise
+    return True

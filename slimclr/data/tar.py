@@ -1,0 +1,128 @@
+"""Reading tars that may be damaged or hostile, in place: a tar inside a tar is read where it lies."""
+
+import os
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, cast
+
+from slimclr.errors import UserError
+
+
+class Buffer:
+    """Memory that one image after the other is read into, so that reading allocates nothing."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray(1 << 20)
+
+    def read_at(self, descriptor: int, offset: int, size: int, where: str) -> memoryview:
+        """Read a stretch of a file; the result is valid until the next call.
+
+        Args:
+            descriptor: Of the file.
+            offset: Where the stretch begins, in bytes.
+            size: Its length.
+            where: What is read, for the error message.
+
+        Raises:
+            UserError: The file ends before the stretch does.
+        """
+        if size > len(self._bytes):
+            self._bytes = bytearray(size)
+        view = memoryview(self._bytes)[:size]
+        count = os.preadv(descriptor, [view], offset) if size else 0
+        if count != size:
+            raise UserError(f"{where}: truncated ({count:,} of {size:,} bytes); download it again")
+        return view
+
+
+class Section:
+    """A stretch of a file as a file of its own for `tarfile`; reading never leaves it."""
+
+    def __init__(self, descriptor: int, start: int, size: int) -> None:
+        self.descriptor, self.start, self.size = descriptor, start, size
+        self.position = 0
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes from the position on."""
+        data = os.pread(self.descriptor, max(0, min(size, self.size - self.position)), self.start + self.position)
+        self.position += len(data)
+        return data
+
+    def seek(self, position: int) -> None:
+        """Set the position."""
+        self.position = position
+
+    def tell(self) -> int:
+        """The position."""
+        return self.position
+
+
+@contextmanager
+def open_tar(
+    path: Path, where: str, section: Section | None = None, *, compressed: bool = False
+) -> Iterator[tarfile.TarFile]:
+    """Open a tar and turn every way in which it can be damaged into one line.
+
+    Args:
+        path: The file.
+        where: What is read, for error messages.
+        section: The stretch of the file that is the tar; None takes the whole file.
+        compressed: Whether it may be compressed: the devkit is; images are read at their place, so theirs may not be.
+
+    Raises:
+        UserError: No such file, not readable, not a tar, or a damaged one.
+    """
+    try:
+        with (
+            tarfile.open(path, "r:*" if compressed else "r:")
+            if section is None
+            else tarfile.open(fileobj=cast(IO[bytes], section), mode="r:") as tar
+        ):
+            yield tar
+    except (tarfile.TarError, EOFError, OSError) as error:
+        # tarfile lists one line for each compression that it tried.
+        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, OSError) and error.errno is not None:
+            if error.filename is None or Path(error.filename) != path:
+                raise
+            if isinstance(error, FileNotFoundError):
+                cause = "no such file; put the official archive there or change its path"
+                raise UserError(f"{path}: {cause}") from error
+            raise UserError(f"{path}: {error.strerror}; give a file that can be read") from error
+        raise UserError(f"{where}: truncated or not a tar archive ({cause}); download it again") from error
+
+
+def files(tar: tarfile.TarFile, where: str) -> Iterator[tarfile.TarInfo]:
+    """The archive's regular files, one after the other; refuses whatever could reach outside the target folder."""
+    for member in tar:
+        if member.name.startswith("/") or ".." in member.name.split("/"):
+            raise UserError(f"{where}: member {member.name!r} leaves the target folder; do not use this archive")
+        if member.isdir():
+            continue
+        if not member.isreg() or member.issparse():
+            raise UserError(f"{where}: member {member.name!r} is a link or a device; do not use this archive")
+        yield member
+    # tarfile takes a cut or damaged header for the end of the archive; a real end is a block of zeros.
+    file: Any = tar.fileobj
+    file.seek(tar.offset)
+    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError("its end is missing")
+
+
+def flat_name(member: tarfile.TarInfo) -> str:
+    """The file name without folders."""
+    return member.name.rstrip("/").rpartition("/")[2]
+
+
+def read_member(tar: tarfile.TarFile, member: tarfile.TarInfo, where: str) -> bytes:
+    """Content of a small member."""
+    file = tar.extractfile(member)
+    assert file is not None
+    data = file.read()
+    if len(data) != member.size:
+        raise UserError(
+            f"{where}: truncated within {member.name} ({len(data):,} of {member.size:,} bytes); download it again"
+        )
+    return data

@@ -1,0 +1,96 @@
+"""Whether a data set is whole and what its manifest says."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slimclr.data import open_images
+from slimclr.data.folder import FolderImages
+from slimclr.data.lmdb import LMDBImages
+from slimclr.data.manifest import MANIFEST, read_manifest
+from slimclr.errors import UserError
+from slimclr.progress import progress
+
+
+def verify(path: Path, *, manifest: Path | None = None, content: bool = False) -> str:
+    """Check count, keys, labels and sizes of a data set, and on request every byte.
+
+    Args:
+        path: An LMDB, RecordIO files or a folder of one folder per class.
+        manifest: What it must hold; None takes a folder's own, and what an LMDB says of itself.
+        content: Compare the SHA-1 of every image, too.
+
+    Returns:
+        A line that says what was checked.
+
+    Raises:
+        UserError: It cannot be opened, or something is wrong.
+    """
+    images = open_images(path)
+    if manifest is None and isinstance(images, FolderImages):
+        manifest = path / MANIFEST
+    sizes: Callable[[int], int] = lambda index: len(images.read(index))  # noqa: E731
+    if isinstance(images, LMDBImages):
+        sizes = images.size
+        tables = images.tables()
+        _compare_tables(path, images, tables, "the database's own tables")
+    elif isinstance(images, FolderImages):
+        root, keys = images.root, images.keys
+        sizes = lambda index: (root / keys[index]).stat().st_size  # noqa: E731
+    elif manifest is None:
+        raise UserError(f"{path}: says nothing of its images' sizes; name the manifest with --manifest")
+    if manifest is not None:
+        tables = _from_manifest(manifest)
+        _compare_tables(path, images, tables, str(manifest))
+    wrong: list[str] = []
+    with progress(f"verify {path.name}", len(images)) as advance:
+        for index, key in enumerate(images.keys):
+            wrong += _look(images, index, key, sizes, tables, content)
+            advance(1)
+    if wrong:
+        more = f" and {len(wrong) - 3:,} more" if len(wrong) > 3 else ""
+        raise UserError(f"{path}: {'; '.join(wrong[:3])}{more}; run the stage that made it again")
+    what = "keys, labels, sizes and content" if content else "keys, labels and sizes"
+    against = manifest if manifest is not None else "its own tables"
+    return f"{path}: {len(images):,} images in {len(images.classes):,} classes; {what} agree with {against}"
+
+
+def _look(
+    images: Any, index: int, key: str, sizes: Callable[[int], int], tables: dict[str, Any], content: bool
+) -> list[str]:
+    """What is wrong with one image."""
+    try:
+        size, expected = sizes(index), int(tables["bytes"][index])
+        if size != expected:
+            return [f"{key} has {size:,} bytes instead of {expected:,}"]
+        checksum = hashlib.sha1(images.read(index), usedforsecurity=False).hexdigest() if content else None
+    except OSError as error:
+        return [f"{key}: {error.strerror}"]
+    if checksum is not None and checksum != tables["sha1"][index]:
+        return [f"{key} has other content (SHA-1 {checksum} instead of {tables['sha1'][index]})"]
+    return []
+
+
+def _from_manifest(manifest: Path) -> dict[str, Any]:
+    table = read_manifest(manifest)
+    columns = {name: table.column(name).to_pylist() for name in ("key", "sha1")}
+    return columns | {name: table.column(name).to_numpy() for name in ("label", "bytes")}
+
+
+def _compare_tables(path: Path, images: Any, tables: dict[str, Any], what: str) -> None:
+    """Compare keys and labels, which are at hand, before anything is read."""
+    if len(images) != len(tables["key"]):
+        raise UserError(
+            f"{path}: {len(images):,} images, {what} names {len(tables['key']):,}; run the stage that made it again"
+        )
+    for key, expected in zip(images.keys, tables["key"], strict=True):
+        if key != expected:
+            raise UserError(
+                f"{path}: has {key} where {what} names {expected}; these do not belong together, or run the stage that "
+                "made it again"
+            )
+    if not np.array_equal(images.labels, tables["label"]):
+        raise UserError(f"{path}: the labels are not those of {what}; run the stage that made it again")

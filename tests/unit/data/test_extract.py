@@ -1,0 +1,394 @@
+"""The extract stage as a whole: ways in and out, resumption, what it reports and what it refuses."""
+
+import contextlib
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+from PIL import Image
+from tar_tools import SMALL, lmdb_content, members, pack, tiny_archive
+
+from slimclr.cli import main
+from slimclr.data import extract as extract_module
+from slimclr.data import lmdb as lmdb_module
+from slimclr.data.extract import extract_train, extract_val
+from slimclr.data.folder import FolderImages
+from slimclr.data.lmdb import LMDBImages, part_path, write_lmdb
+from slimclr.errors import UserError
+from slimclr.stages.data import convert, extract
+
+COUNT = SMALL["classes"] * SMALL["train_per_class"]
+
+
+def _state(out):
+    """Everything in a folder, hidden or not."""
+    return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+def _photo(mode="RGB", kind="JPEG", **options):
+    file = io.BytesIO()
+    Image.new(mode, (6, 4)).save(file, kind, **options)
+    return file.getvalue()
+
+
+def _add_to_first_class(archive, photos):
+    entries = members(archive)
+    entries[0] = (entries[0][0], pack(members(entries[0][1]) + list(photos.items())))
+    archive.write_bytes(pack(entries))
+    return entries[0][0].name.removesuffix(".tar")
+
+
+@pytest.fixture(scope="module")
+def twenty_classes(tmp_path_factory):
+    path = tmp_path_factory.mktemp("twenty") / "ILSVRC2012_img_train.tar"
+    tiny_archive(path, classes=20, per_class=100)
+    return path
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_the_straight_way_gives_what_the_way_through_folders_gives(miniature, tmp_path, jobs):
+    for split, archive in (("train", miniature.train), ("val", miniature.val)):
+        options = {"archive": archive, "devkit": miniature.devkit, "expect": "subset", "jobs": jobs}
+        extract(split, **options, out=tmp_path / "folders" / split)
+        convert(folder=tmp_path / "folders" / split, out=tmp_path / "folders" / f"{split}.lmdb")
+        extract(split, **options, out=tmp_path / "straight" / split, lmdb=tmp_path / "straight" / f"{split}.lmdb")
+        folders, straight = tmp_path / "folders" / split, tmp_path / "straight" / split
+        assert sorted(path.name for path in straight.iterdir()) == ["data_report.json", "manifest.parquet"]
+        for name in ("data_report.json", "manifest.parquet"):
+            assert (folders / name).read_bytes() == (straight / name).read_bytes()
+        content = lmdb_content(tmp_path / "straight" / f"{split}.lmdb")
+        assert content == lmdb_content(tmp_path / "folders" / f"{split}.lmdb")
+        images, expected = LMDBImages(tmp_path / "straight" / f"{split}.lmdb"), FolderImages(folders)
+        assert images.keys == expected.keys
+        assert images.labels.tolist() == expected.labels.tolist()
+        assert sorted(os.listdir(folders)) == ["data_report.json", "manifest.parquet", *expected.classes]
+    assert sorted(os.listdir(tmp_path / "straight")) == ["train", "train.lmdb", "val", "val.lmdb"]
+
+
+def test_finished_classes_are_not_written_again_and_changed_ones_are(miniature, tmp_path):
+    out = tmp_path / "train"
+    extract_train(miniature.train, out, expect="subset")
+    whole = _state(out)
+    first, second, third, fourth = sorted(out.glob("n*"))
+    next(second.iterdir()).write_bytes(b"short")
+    (out / ".records" / f"{third.name}.json").write_text('{"half')
+    # Another boot: contents are compared. The same size with other bytes must not pass.
+    record = out / ".records" / f"{fourth.name}.json"
+    text = json.loads(record.read_text())
+    record.write_text(json.dumps(text | {"boot": "another"}))
+    photo = next(fourth.iterdir())
+    photo.write_bytes(bytes(photo.stat().st_size))
+    kept = {path: path.stat().st_ino for path in (first, second, third, fourth)}
+    extract_train(miniature.train, out, expect="subset")
+    assert _state(out) == whole
+    assert [path.stat().st_ino == inode for path, inode in kept.items()] == [True, False, False, False]
+
+
+def test_another_archive_is_extracted_anew(copy, tmp_path):
+    out = tmp_path / "train"
+    extract_train(copy.train, out, expect="subset")
+    wnid = _add_to_first_class(copy.train, {"n0_new.JPEG": _photo()})
+    assert len(extract_train(copy.train, out, expect="subset")) == COUNT + 1
+    assert (out / wnid / "n0_new.JPEG").exists()
+
+
+def test_corrupt_images_are_listed_or_left_out(copy, tmp_path, capsys):
+    bad = {f"n0_{number}.JPEG": b"text" * 9 for number in range(25)}
+    wnid = _add_to_first_class(copy.train, bad | {"n0_0byte.JPEG": b""})
+    options = {"archive": copy.train, "devkit": None, "expect": "subset", "out": tmp_path / "train"}
+    with pytest.raises(UserError, match=r"26 corrupt image\(s\) \(.*, and 6 more\); download") as caught:
+        extract("train", **options)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).count("not a readable image") == 19
+    assert not (tmp_path / "train" / "manifest.parquet").exists()
+    lmdb = tmp_path / "train.lmdb"
+    with pytest.raises(UserError, match=r"26 corrupt"):
+        extract("train", **options, lmdb=lmdb)
+    assert not lmdb.exists()
+    extract("train", **options, on_corrupt="skip")
+    assert f"{COUNT:,} images in 4 classes" in capsys.readouterr().out
+    report = json.loads((tmp_path / "train" / "data_report.json").read_text())
+    assert report["corrupt"]["count"] == 26
+    assert {"key": f"{wnid}/n0_0byte.JPEG", "reason": "an empty file"} in report["corrupt"]["files"]
+    assert len(pandas.read_parquet(tmp_path / "train" / "manifest.parquet")) == COUNT
+    assert len(FolderImages(tmp_path / "train")) == COUNT
+
+
+def test_decoding_finds_what_the_structure_does_not_show(copy, tmp_path):
+    photo = bytearray(_photo(kind="PNG"))
+    photo[photo.index(b"IDAT") + 6] ^= 0xFF
+    wnid = _add_to_first_class(copy.train, {"n0_bad.JPEG": bytes(photo)})
+    extract_train(copy.train, tmp_path / "a", expect="subset")
+    with pytest.raises(UserError, match=rf"1 corrupt image\(s\) \({wnid}/n0_bad.JPEG: not readable"):
+        extract_train(copy.train, tmp_path / "a", expect="subset", check_images="decode")
+    with pytest.raises(UserError, match="check_images is 'all'; set it to one of structure, decode"):
+        extract_train(copy.train, tmp_path / "a", expect="subset", check_images="all")
+
+
+def test_the_report_lists_oddities(copy, tmp_path):
+    rotated = Image.Exif()
+    rotated[0x0112] = 6
+    odd = {
+        "n0_cmyk.JPEG": _photo("CMYK"),
+        "n0_grey.JPEG": _photo("L"),
+        "n0_png.JPEG": _photo(kind="PNG"),
+        "n0_rotated.JPEG": _photo(exif=rotated),
+        "n0_twice.JPEG": _photo("L"),
+    }
+    wnid = _add_to_first_class(copy.train, odd)
+    extract("train", archive=copy.train, devkit=None, expect="subset", out=tmp_path / "train")
+    report = json.loads((tmp_path / "train" / "data_report.json").read_text())
+    key = f"{wnid}/n0_"
+    assert (report["images"], report["classes"]) == (COUNT + 5, 4)
+    assert report["cmyk"] == {"count": 1, "files": [f"{key}cmyk.JPEG"]}
+    assert report["grey"] == {"count": 2, "files": [f"{key}grey.JPEG", f"{key}twice.JPEG"]}
+    assert report["format_mismatch"] == {"count": 1, "files": [{"key": f"{key}png.JPEG", "format": "PNG"}]}
+    assert report["exif_rotation"] == {"count": 1, "files": [{"key": f"{key}rotated.JPEG", "orientation": 6}]}
+    assert report["duplicates"] == {"count": 1, "files": [[f"{key}grey.JPEG", f"{key}twice.JPEG"]]}
+    assert report["bytes"] == pandas.read_parquet(tmp_path / "train" / "manifest.parquet")["bytes"].sum()
+
+
+def test_md5_of_the_archive(miniature, tmp_path):
+    right = hashlib.md5(miniature.train.read_bytes()).hexdigest()
+    options = {"archive": miniature.train, "devkit": miniature.devkit, "expect": "subset", "out": tmp_path / "train"}
+    for lmdb in (None, tmp_path / "train.lmdb"):
+        with pytest.raises(UserError, match=f"img_train.tar: MD5 {right} instead of 1d675b47d978889d74fa0da5fadfb00e"):
+            extract("train", **options, lmdb=lmdb, official_md5=True)
+    assert not (tmp_path / "train" / "manifest.parquet").exists()
+    assert not (tmp_path / "train.lmdb").exists()
+    extract("train", **options, md5=right.upper())
+    with pytest.raises(UserError, match=r"devkit_t12.tar.gz: MD5 .* instead of fa75699e90414af021442c21a62c3abf"):
+        extract("val", **(options | {"archive": miniature.val, "out": tmp_path / "val"}), official_md5=True)
+    with pytest.raises(UserError, match="a folder has no MD5"):
+        extract_val(tmp_path, None, tmp_path / "val", expect="subset", md5=right)
+
+
+def test_val_classes_from_a_text_file_or_from_sorted_folders(miniature, tmp_path):
+    usual, text, again = tmp_path / "usual", tmp_path / "text", tmp_path / "again"
+    extract_val(miniature.val, miniature.devkit, usual, expect="subset").remove()
+    lines = [f"{path.name} {path.parent.name}\n" for path in usual.glob("*/*")]
+    (tmp_path / "classes.txt").write_text("".join(lines) + "\n")
+    extract_val(miniature.val, tmp_path / "classes.txt", text, expect="subset").remove()
+    assert _state(text) == _state(usual)
+    (usual / ".DS_Store").write_bytes(b"x")
+    extract("val", archive=usual, devkit=None, expect="subset", out=again, jobs=2)
+    extract("val", archive=usual, devkit=None, expect="subset", out=tmp_path / "s", lmdb=tmp_path / "s.lmdb")
+    assert {path: data for path, data in _state(again).items() if "/" in path} == _state(text)
+    images = LMDBImages(tmp_path / "s.lmdb")
+    assert [images.read(index) for index in range(len(images))] == [_state(text)[key] for key in images.keys]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a.JPEG\n", r"line 1, 'a.JPEG', is not 'name wnid'"),
+        ("a.JPEG ../n1\n", r"line 1, 'a.JPEG ../n1', is not 'name wnid'"),
+        ("a.JPEG n1\na.JPEG n2\n", r"line 2 names a.JPEG again"),
+        ("\n", r"empty; write a line"),
+    ],
+)
+def test_text_files_with_mistakes(miniature, tmp_path, text, line):
+    (tmp_path / "classes.txt").write_text(text)
+    with pytest.raises(UserError, match=line):
+        extract_val(miniature.val, tmp_path / "classes.txt", tmp_path / "val", expect="subset")
+
+
+def test_val_without_classes(miniature, tmp_path, capsys):
+    with pytest.raises(UserError, match="needs --devkit"):
+        extract("val", archive=miniature.val, devkit=None, expect="subset", out=tmp_path)
+    (tmp_path / "flat").mkdir()
+    with pytest.raises(UserError, match="no class folders with images; sort them"):
+        extract("val", archive=tmp_path / "flat", devkit=None, expect="subset", out=tmp_path / "val")
+    command = ["extract", "--split", "val", "--archive", str(tmp_path / "none.tar"), "--devkit", str(miniature.devkit)]
+    assert main([*command, "--expect", "subset", "--out", str(tmp_path / "val")]) == 2
+    assert f"slimclr extract: error: {tmp_path}/none.tar: no such file; put" in capsys.readouterr().err
+
+
+def test_a_folder_that_may_not_be_read(miniature):
+    """Root may read anything, so somebody else tries."""
+    root = Path(tempfile.mkdtemp())
+    try:
+        root.chmod(0o755)
+        (root / "sorted" / "n1").mkdir(parents=True)
+        (root / "sorted" / "n1" / "a.JPEG").write_bytes(_photo())
+        (root / "secret.tar").write_bytes(pack([]))
+        for path in (root / "sorted" / "n1", root / "secret.tar"):
+            path.chmod(0o000)
+        receiver, sender = multiprocessing.Pipe(duplex=False)
+
+        def attempt():
+            if os.geteuid() == 0:
+                os.setuid(65534)
+            for call in (
+                lambda: extract_val(root / "sorted", None, root / "out", expect="subset"),
+                lambda: extract_train(root / "secret.tar", root / "out", expect="subset"),
+            ):
+                try:
+                    call()
+                except UserError as error:
+                    sender.send(str(error))
+
+        process = multiprocessing.get_context("fork").Process(target=attempt)
+        process.start()
+        lines = [receiver.recv() for _ in range(2)]
+        process.join()
+        assert lines[0] == f"{root}/sorted/n1: Permission denied; give a folder that can be read"
+        assert lines[1] == f"{root}/secret.tar: Permission denied; give a file that can be read"
+    finally:
+        (root / "sorted" / "n1").chmod(0o755)
+        shutil.rmtree(root)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of one megabyte, and how to enlarge it."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "test", folder], capture_output=True).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+
+    def enlarge():
+        subprocess.run(["mount", "-o", "remount,size=64m", folder], check=True)
+
+    try:
+        yield folder, enlarge
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_too_little_space_is_refused_before_anything_is_written(twenty_classes, small_disk):
+    disk, _ = small_disk
+    for lmdb in (None, disk / "train.lmdb"):
+        with pytest.raises(UserError, match=r"needs 3 MB, 1 MB are free; free space, or set paths.work"):
+            extract_train(twenty_classes, disk / "train", expect="subset", lmdb=lmdb)
+    assert [path.name for path in (disk / "train").rglob("*")] == [".records", "lock"]
+
+
+@pytest.mark.parametrize("way", ["folders", "straight", "convert"])
+def test_a_disk_that_fills_up_loses_nothing(twenty_classes, small_disk, tmp_path, monkeypatch, way):
+    monkeypatch.setattr(extract_module, "check_space", lambda folder, needed: None)
+    monkeypatch.setattr(lmdb_module, "check_space", lambda folder, needed: None)
+    monkeypatch.setattr(lmdb_module, "_COMMIT_EVERY_BYTES", 20_000)
+    disk, enlarge = small_disk
+    run = _way(way, twenty_classes, disk, tmp_path)
+    with pytest.raises(UserError, match=r"the disk is full; free space and run this stage again, it goes on") as caught:
+        run()
+    assert "\n" not in str(caught.value)
+    assert not (disk / "train.lmdb").exists()
+    enlarge()
+    run()
+    _compare(way, twenty_classes, disk, tmp_path / "undisturbed")
+
+
+def _way(way, archive, out, work):
+    """One of the three long jobs, as a function without arguments."""
+    if way == "folders":
+        return lambda: extract_train(archive, out / "train", expect="subset", jobs=2)
+    if way == "straight":
+        return lambda: extract_train(archive, work / "scan", expect="subset", jobs=2, lmdb=out / "train.lmdb")
+    if not (work / "folder").exists():
+        extract("train", archive=archive, devkit=None, expect="subset", out=work / "folder")
+    return lambda: write_lmdb(work / "folder", work / "folder" / "manifest.parquet", out / "train.lmdb")
+
+
+def _compare(way, archive, out, undisturbed):
+    """What is in `out` must be what an undisturbed run gives."""
+    if not undisturbed.exists():
+        _way(way, archive, undisturbed, undisturbed)()
+    if way == "folders":
+        found, expected = _state(out / "train"), _state(undisturbed / "train")
+        assert found == expected
+    else:
+        assert lmdb_content(out / "train.lmdb") == lmdb_content(undisturbed / "train.lmdb")
+
+
+@pytest.mark.parametrize("way", ["folders", "straight", "convert"])
+def test_killed_at_ten_random_moments(twenty_classes, tmp_path, monkeypatch, way):
+    monkeypatch.setattr(lmdb_module, "_COMMIT_EVERY_BYTES", 50_000)
+    fork, rng = multiprocessing.get_context("fork"), random.Random(way)
+    process = fork.Process(target=_way(way, twenty_classes, tmp_path / "timed", tmp_path))
+    start = time.monotonic()
+    process.start()
+    process.join()
+    duration = time.monotonic() - start
+    killed = part_found = 0
+    for attempt in range(10):
+        out, work = tmp_path / str(attempt), tmp_path / (f"work{attempt}" if way == "straight" else "")
+        process = fork.Process(target=_way(way, twenty_classes, out, work))
+        process.start()
+        time.sleep(rng.uniform(0, duration))
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        killed += process.exitcode == -signal.SIGKILL
+        part_found += part_path(out / "train.lmdb").exists() or bool(list((out / "train").glob("n*")))
+        if (out / "train.lmdb").exists():
+            _compare(way, twenty_classes, out, tmp_path / "undisturbed")
+        _way(way, twenty_classes, out, work)()
+        _compare(way, twenty_classes, out, tmp_path / "undisturbed")
+    assert killed >= 5
+    assert part_found >= 3
+
+
+def test_two_runs_at_a_time_are_refused(miniature, tmp_path, monkeypatch):
+    from slimclr.data import lock
+
+    monkeypatch.setattr(lock, "_PATIENCE_SECONDS", 0.1)
+    with (
+        lock.alone(tmp_path / "train" / ".records" / "lock"),
+        pytest.raises(UserError, match=r"another process is writing this data set"),
+    ):
+        extract_train(miniature.train, tmp_path / "train", expect="subset")
+
+
+def _anonymous_memory(root):
+    """RssAnon of a process and its descendants, in bytes."""
+    parents, memory = {}, {}
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with contextlib.suppress(OSError):
+            fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+            pid = int(status.parent.name)
+            parents[pid] = int(fields["PPid"])
+            memory[pid] = int(fields.get("RssAnon", "0 kB").split()[0]) * 1024
+    family = {root}
+    while more := {pid for pid, parent in parents.items() if parent in family} - family:
+        family |= more
+    return sum(memory.get(pid, 0) for pid in family)
+
+
+@pytest.mark.slow
+def test_twenty_thousand_images_in_little_memory(tmp_path):
+    archive = tmp_path / "ILSVRC2012_img_train.tar"
+    tiny_archive(archive, classes=50, per_class=400)
+    command = [shutil.which("slimclr", path=Path(os.sys.executable).parent)]
+    extraction = [*command, "extract", "--split", "train", "--archive", archive, "--expect", "subset", "--jobs", "2"]
+    for arguments in (
+        [*extraction, "--out", tmp_path / "train"],
+        [*command, "convert", "--folder", tmp_path / "train", "--out", tmp_path / "train.lmdb"],
+        [*extraction, "--out", tmp_path / "scan", "--lmdb", tmp_path / "straight.lmdb"],
+    ):
+        peak = 0
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            while process.poll() is None:
+                peak = max(peak, _anonymous_memory(process.pid))
+                time.sleep(0.02)
+            output = process.stdout.read()
+        assert process.returncode == 0, output
+        assert "20,000" in output
+        assert peak < 500e6
+    table = pandas.read_parquet(tmp_path / "train" / "manifest.parquet")
+    assert len(table) == table["sha1"].nunique() == 20_000
+    assert np.bincount(table["label"]).tolist() == [400] * 50
+    assert lmdb_content(tmp_path / "train.lmdb") == lmdb_content(tmp_path / "straight.lmdb")
+    assert sum(len(list(folder.iterdir())) for folder in (tmp_path / "train").glob("n*")) == 20_000
