@@ -35,8 +35,8 @@ M = TypeVar("M", bound=Model)
 
 Backend = Literal["torchvision", "torchvision_tensor", "dali", "dali_gpu"]
 LOADER = (
-    "torchvision: Pillow's operations, as published; torchvision_tensor: torchvision's on tensors, faster; dali: DALI's; "
-    "dali_gpu: DALI's on the GPU, which also decodes."
+    "torchvision: Pillow's operations, as published; torchvision_tensor: torchvision's on tensors, faster; dali: "
+    "DALI's on the CPU, faster still; dali_gpu: DALI's on the GPU, which also decodes."
 )
 
 
@@ -244,7 +244,7 @@ class Pretrain(Model):
         "cifar_supervised",
     ] = Field(
         "mocov2",
-        description="Augmentation recipe, see slimclr/data/views.yaml. mocov2_diff: every sub-network has its own view; "
+        description="Augmentation recipe of slimclr/data/views.yaml. mocov2_diff: every sub-network has its own view; "
         "mocov2_sweet: also without grey and blur.",
     )
     image_size: Count = Field(224, description="Side of a view in pixels.")

@@ -404,7 +404,8 @@ class _Handle:
         import lmdb
 
         self.owner = os.getpid()
-        self.environment = lmdb.open(str(path), subdir=False, readonly=True, lock=False, readahead=False)
+        # With the kernel's read-ahead: without it a cold disk would deliver an image's 27 pages one by one.
+        self.environment = lmdb.open(str(path), subdir=False, readonly=True, lock=False)
         # Reading beyond the end of a memory-mapped file would kill the process.
         length = (self.environment.info()["last_pgno"] + 1) * self.environment.stat()["psize"]
         if path.stat().st_size < length:

@@ -136,3 +136,16 @@ def half_the_cores():
 def gpus(wildcards):
     """GPUs of a job unless the profile's set-resources says otherwise: one where there is one."""
     return min(1, gpu_count())
+
+
+def extracted(split):
+    """Outputs of an extraction."""
+    folder = f"<data>/imagenet/{split}"
+    straight = (
+        {} if CONFIG.imagenet.keep_folder else {"lmdb": f"<data>/imagenet/{split}.lmdb"}
+    )
+    return {
+        "manifest": f"{folder}/manifest.parquet",
+        "report": f"{folder}/data_report.json",
+        **straight,
+    }

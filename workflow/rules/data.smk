@@ -36,19 +36,6 @@ EXTRACT_SHELL = (
 )
 
 
-def extracted(split):
-    """Outputs of an extraction."""
-    folder = f"<data>/imagenet/{split}"
-    straight = (
-        {} if CONFIG.imagenet.keep_folder else {"lmdb": f"<data>/imagenet/{split}.lmdb"}
-    )
-    return {
-        "manifest": f"{folder}/manifest.parquet",
-        "report": f"{folder}/data_report.json",
-        **straight,
-    }
-
-
 rule extract_train:
     input:
         environment("train"),
