@@ -323,22 +323,25 @@ def test_killed_at_ten_random_moments(twenty_classes, tmp_path, monkeypatch, way
     process.start()
     process.join()
     duration = time.monotonic() - start
-    killed = part_found = 0
-    for attempt in range(10):
+    killed = attempt = part_found = 0
+    while killed < 10:
+        attempt += 1
         out, work = tmp_path / str(attempt), tmp_path / (f"work{attempt}" if way == "straight" else "")
         process = fork.Process(target=_way(way, twenty_classes, out, work))
         process.start()
         time.sleep(rng.uniform(0, duration))
         os.kill(process.pid, signal.SIGKILL)
         process.join()
-        killed += process.exitcode == -signal.SIGKILL
+        if process.exitcode != -signal.SIGKILL:  # it was quicker than the first one
+            duration *= 0.8
+            continue
+        killed += 1
         part_found += part_path(out / "train.lmdb").exists() or bool(list((out / "train").glob("n*")))
         if (out / "train.lmdb").exists():
             _compare(way, twenty_classes, out, tmp_path / "undisturbed")
         _way(way, twenty_classes, out, work)()
         _compare(way, twenty_classes, out, tmp_path / "undisturbed")
-    assert killed >= 5
-    assert part_found >= 3
+    assert part_found >= 1
 
 
 def test_two_runs_at_a_time_are_refused(miniature, tmp_path, monkeypatch):
