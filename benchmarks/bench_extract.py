@@ -8,6 +8,7 @@ sync. The manifest and the SHA-1 of every image are part of our times, importing
 """
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -75,8 +76,18 @@ def run(folder: Path, *, images: int, repeats: int, jobs: int, mean_bytes: int) 
     write_archive(archive, classes=classes, per_class=images // classes, mean_bytes=mean_bytes)
     size = archive.stat().st_size
 
+    numbers = itertools.count()
+
     def clean() -> None:
-        shutil.rmtree(out, ignore_errors=True)
+        # Not removed at once: ext4 takes long to create files while inodes freed within five seconds are about.
+        out.rename(folder / f"done{next(numbers)}")
+
+    def sweep() -> None:
+        for done in folder.glob("done*"):
+            shutil.rmtree(done)
+        os.sync()
+        if repeats > 1:
+            time.sleep(6)
 
     def prepare_cached() -> None:
         os.sync()
@@ -84,6 +95,7 @@ def run(folder: Path, *, images: int, repeats: int, jobs: int, mean_bytes: int) 
 
     ours(archive, out, jobs)  # imports what is imported late
     clean()
+    sweep()
     both = {"ours": lambda: ours(archive, out, jobs), "gnu_tar": lambda: gnu_tar(archive, out)}
     result: dict[str, Any] = {
         "machine": where,
@@ -97,9 +109,11 @@ def run(folder: Path, *, images: int, repeats: int, jobs: int, mean_bytes: int) 
             size=size,
         ),
     }
+    sweep()
     if can_drop_caches():
         seconds = alternate(both, repeats=repeats, before=drop_caches, after=os.sync, clean=clean)
         result["extract_cold_and_sync"] = summary(seconds, ours="ours", other="gnu_tar", size=size)
+        sweep()
 
     def through_a_folder(extraction: Callable[[], None]) -> None:
         extraction()
@@ -114,6 +128,7 @@ def run(folder: Path, *, images: int, repeats: int, jobs: int, mean_bytes: int) 
     for other in ("gnu_tar_then_naive", "ours_then_naive"):
         name = f"archive_to_lmdb_against_{other}_cached_and_sync"
         result[name] = summary(seconds, ours="straight", other=other, size=size)
+    sweep()
     slimclr = [sys.executable, "-m", "slimclr"]
     extraction = [*slimclr, "extract", "--split", "train", "--archive", str(archive), "--expect", "subset"]
     extraction += ["--jobs", str(jobs), "--out", str(out)]
