@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from slimclr.data.tar import Buffer, Section, files, flat_name, open_tar, read_member
+from slimclr.data.tar import Section, files, flat_name, open_tar, read_at, read_member
 from slimclr.errors import UserError
 
 EXPECTATIONS = ("ilsvrc2012", "subset")
@@ -30,8 +30,10 @@ MD5 = {
 }
 _READ_AHEAD_BYTES = 4 << 20
 
-Read = Callable[[str, int, int], memoryview]
-"""Name, offset and size of an image to its bytes, valid until the next call."""
+# Sources have an attribute of the built-in's name.
+Content = bytes
+Read = Callable[[str, int, int], Content]
+"""Name, offset and size of an image to its bytes."""
 
 
 class Source(Protocol):
@@ -49,10 +51,10 @@ class Source(Protocol):
     def identity(self) -> list[int | str]:
         """Changes when the source does: what is known of another source must not be taken for this one's."""
 
-    def open(self, buffer: Buffer) -> AbstractContextManager[Read]:
+    def open(self) -> AbstractContextManager[Read]:
         """Read single images, in any order."""
 
-    def images(self, buffer: Buffer) -> Iterator[tuple[str, int, memoryview]]:
+    def images(self) -> Iterator[tuple[str, int, Content]]:
         """Name, offset and bytes of every image, in the order in which they lie on the disk."""
 
 
@@ -64,10 +66,10 @@ class _InArchive:
     """Size of the archive and time of its last change."""
 
     @contextmanager
-    def open(self, buffer: Buffer) -> Iterator[Read]:
+    def open(self) -> Iterator[Read]:
         descriptor = os.open(self.archive, os.O_RDONLY)
         try:
-            yield lambda name, offset, size: buffer.read_at(descriptor, offset, size, f"{self.archive}: {name}")
+            yield lambda name, offset, size: read_at(descriptor, offset, size, f"{self.archive}: {name}")
         finally:
             os.close(descriptor)
 
@@ -84,7 +86,7 @@ class InnerTar(_InArchive):
         """Changes when the archive does."""
         return [*self.stamp, self.offset, self.bytes]
 
-    def images(self, buffer: Buffer) -> Iterator[tuple[str, int, memoryview]]:
+    def images(self) -> Iterator[tuple[str, int, Content]]:
         """Name, offset in the outer archive and bytes of every image."""
         where = f"{self.archive}: {self.wnid}.tar"
         descriptor = os.open(self.archive, os.O_RDONLY)
@@ -100,7 +102,7 @@ class InnerTar(_InArchive):
                             "download it again"
                         )
                     offset = self.offset + member.offset_data
-                    yield flat_name(member), offset, buffer.read_at(descriptor, offset, member.size, where)
+                    yield flat_name(member), offset, read_at(descriptor, offset, member.size, where)
         finally:
             os.close(descriptor)
 
@@ -121,9 +123,9 @@ class Members(_InArchive):
         """Changes when the archive or the classes of its images do."""
         return [*self.stamp, hashlib.sha1(repr(self.members).encode()).hexdigest()]
 
-    def images(self, buffer: Buffer) -> Iterator[tuple[str, int, memoryview]]:
+    def images(self) -> Iterator[tuple[str, int, Content]]:
         """Name, offset and bytes of every image."""
-        with self.open(buffer) as read:
+        with self.open() as read:
             for name, offset, size in self.members:
                 yield name, offset, read(name, offset, size)
 
@@ -147,21 +149,21 @@ class Folder:
         return [hashlib.sha1(repr(self.files).encode()).hexdigest()]
 
     @contextmanager
-    def open(self, buffer: Buffer) -> Iterator[Read]:
+    def open(self) -> Iterator[Read]:
         """Read single files; their offset is 0."""
 
-        def read(name: str, offset: int, size: int) -> memoryview:
+        def read(name: str, offset: int, size: int) -> Content:
             descriptor = os.open(self.folder / name, os.O_RDONLY)
             try:
-                return buffer.read_at(descriptor, offset, size, f"{self.folder / name}")
+                return read_at(descriptor, offset, size, f"{self.folder / name}")
             finally:
                 os.close(descriptor)
 
         yield read
 
-    def images(self, buffer: Buffer) -> Iterator[tuple[str, int, memoryview]]:
+    def images(self) -> Iterator[tuple[str, int, Content]]:
         """Name, 0 and bytes of every image."""
-        with self.open(buffer) as read:
+        with self.open() as read:
             for name, size, _ in self.files:
                 yield name, 0, read(name, 0, size)
 

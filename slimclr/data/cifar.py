@@ -118,7 +118,7 @@ def read_cifar(source: Path) -> Iterator[tuple[str, str, bytes]]:
 
 def _record(key: str, data: bytes, source: Path) -> Record:
     try:
-        width, height, mode, kind, orientation = describe(memoryview(data), "structure")
+        width, height, mode, kind, orientation = describe(data, "structure")
     except ValueError as error:
         raise UserError(f"{source}: {key}: {error} instead of an image; get it again") from error
     checksum = hashlib.sha1(data, usedforsecurity=False).hexdigest()

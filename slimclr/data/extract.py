@@ -40,7 +40,6 @@ from slimclr.data.lmdb import Entry, LMDBWriter, part_path
 from slimclr.data.lock import alone
 from slimclr.data.manifest import CHECKS, ClassRecord, Record, Records, boot
 from slimclr.data.space import check_space
-from slimclr.data.tar import Buffer
 from slimclr.errors import UserError
 from slimclr.progress import progress
 
@@ -155,7 +154,7 @@ def extract_val(
     )
 
 
-def describe(data: memoryview, check: str) -> tuple[int, int, str, str, int]:
+def describe(data: bytes, check: str) -> tuple[int, int, str, str, int]:
     """Width, height, mode, format and EXIF orientation of an image.
 
     Args:
@@ -167,15 +166,14 @@ def describe(data: memoryview, check: str) -> tuple[int, int, str, str, int]:
     """
     if not data:
         raise ValueError("an empty file")
-    content = bytes(data)
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(data)) as image:
             kind = "JPEG" if image.format == "MPO" else image.format or ""  # a JPEG followed by further pictures
             width, height, mode = image.width, image.height, image.mode
             orientation = _orientation(image) if "exif" in image.info else 1
             end = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}.get(kind)
             # Pillow has read the header only: a thumbnail's end lies before, the image's own behind.
-            if end is not None and image.fp is not None and content.rfind(end, image.fp.tell()) < 0:
+            if end is not None and image.fp is not None and data.rfind(end, image.fp.tell()) < 0:
                 raise ValueError("cut short: its end is missing")
             if check == "decode":
                 image.load()
@@ -250,7 +248,7 @@ def _extract(
     return records
 
 
-def _scan(source: Source, check: str, keep: Callable[[str, memoryview], None]) -> ClassRecord:
+def _scan(source: Source, check: str, keep: Callable[[str, bytes], None]) -> ClassRecord:
     """Read a class and describe its images; those that are whole go to `keep`."""
     images: list[Record] = []
     corrupt: list[tuple[str, str]] = []
@@ -258,7 +256,7 @@ def _scan(source: Source, check: str, keep: Callable[[str, memoryview], None]) -
     with warnings.catch_warnings():
         # What Pillow finds odd, for instance about EXIF, is no reason to worry anybody.
         warnings.simplefilter("ignore")
-        for name, offset, data in source.images(Buffer()):
+        for name, offset, data in source.images():
             key = f"{source.wnid}/{name}"
             if name in seen:
                 raise UserError(f"{key}: this image comes twice in its archive; download the archive again")
@@ -305,7 +303,7 @@ def _pack_class(source: Source, records: Records, check: str, writer: LMDBWriter
     """Append a described class to the database, except for images that are in it already."""
     record = records.load(source, check)
     assert record is not None
-    with source.open(Buffer()) as read:
+    with source.open() as read:
         for image in record.images:
             if (image.wnid, image.name) > writer.last:
                 writer.add((image.key, image.bytes, image.sha1), read(image.name, image.offset, image.bytes))
@@ -341,11 +339,12 @@ def _sha1(path: Path) -> str:
         return hashlib.file_digest(file, "sha1").hexdigest()
 
 
-def _write_file(folder: Path, name: str, data: memoryview) -> None:
+def _write_file(folder: Path, name: str, data: bytes) -> None:
     descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        while data:  # a disk that fills up takes a part
-            data = data[os.write(descriptor, data) :]
+        written = 0
+        while written < len(data):  # a disk that fills up takes a part
+            written += os.write(descriptor, data[written:])
     finally:
         os.close(descriptor)
 

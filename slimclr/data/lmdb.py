@@ -104,7 +104,7 @@ class LMDBWriter:
         if isinstance(error, lmdb.Error):
             raise self._in_one_line(error) from error
 
-    def add(self, entry: Entry, data: bytes | memoryview) -> None:
+    def add(self, entry: Entry, data: bytes) -> None:
         """Append an image.
 
         Args:
@@ -220,7 +220,7 @@ class LMDBWriter:
             self._room = self._environment.info()["map_size"] - self._length()
         return self._transaction
 
-    def _put(self, name: bytes, value: bytes | memoryview) -> None:
+    def _put(self, name: bytes, value: bytes) -> None:
         """Append an entry; the map is enlarged before it is full, as a transaction that fills it would be lost."""
         # Whole pages, and one for its share of the tree above them.
         needed = (len(value) // self._page + 2) * self._page

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,7 +96,7 @@ class Records:
         """Write a record, whole or not at all."""
         part = self.folder / f"{wnid}.part{os.getpid()}"
         # Not flushed to disk: what a crash of the machine leaves is not JSON, or of another boot.
-        part.write_text(json.dumps(asdict(record), separators=(",", ":")), encoding="utf-8")
+        part.write_text(json.dumps(vars(record), separators=(",", ":")), encoding="utf-8")
         part.replace(self.folder / f"{wnid}.json")
 
     def classes(self) -> Iterator[ClassRecord]:

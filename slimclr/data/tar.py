@@ -10,31 +10,22 @@ from typing import IO, Any, cast
 from slimclr.errors import UserError
 
 
-class Buffer:
-    """Memory that one image after the other is read into, so that reading allocates nothing."""
+def read_at(descriptor: int, offset: int, size: int, where: str) -> bytes:
+    """Read a stretch of a file.
 
-    def __init__(self) -> None:
-        self._bytes = bytearray(1 << 20)
+    Args:
+        descriptor: Of the file.
+        offset: Where the stretch begins, in bytes.
+        size: Its length.
+        where: What is read, for the error message.
 
-    def read_at(self, descriptor: int, offset: int, size: int, where: str) -> memoryview:
-        """Read a stretch of a file; the result is valid until the next call.
-
-        Args:
-            descriptor: Of the file.
-            offset: Where the stretch begins, in bytes.
-            size: Its length.
-            where: What is read, for the error message.
-
-        Raises:
-            UserError: The file ends before the stretch does.
-        """
-        if size > len(self._bytes):
-            self._bytes = bytearray(size)
-        view = memoryview(self._bytes)[:size]
-        count = os.preadv(descriptor, [view], offset) if size else 0
-        if count != size:
-            raise UserError(f"{where}: truncated ({count:,} of {size:,} bytes); download it again")
-        return view
+    Raises:
+        UserError: The file ends before the stretch does.
+    """
+    data = os.pread(descriptor, size, offset)
+    if len(data) != size:
+        raise UserError(f"{where}: truncated ({len(data):,} of {size:,} bytes); download it again")
+    return data
 
 
 class Section:
