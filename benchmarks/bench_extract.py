@@ -140,7 +140,7 @@ def run(folder: Path, *, images: int, repeats: int, jobs: int, mean_bytes: int) 
     result["rss_anon_mb"] = {name: round(peak_memory(arguments) / 1e6) for name, arguments in memory.items()}
     result["bound"] = {
         "extract_cached": "copying into the page cache and creating files, in the kernel; SHA-1 comes next",
-        "extract_cold_and_sync": "the disk, it seems: we write every byte once, GNU tar twice (outer copies may be gone before they reach it)",
+        "extract_cold_and_sync": "the disk, it seems: we write every byte once, GNU tar up to twice",
         "archive_to_lmdb": "the disk's writing, it seems, which commits wait for; then SHA-1 and copies",
     }
     return result
