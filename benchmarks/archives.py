@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import mmap
 import os
 import platform
 import statistics
@@ -54,6 +55,19 @@ def drop_caches() -> None:
     """Write everything to disk and empty the page cache."""
     os.sync()
     _DROP_CACHES.write_text("3\n")
+
+
+def touch_memory(share: float = 0.8) -> None:
+    """Write to a share of the free memory and give it back.
+
+    A virtual machine gets its memory from the host page by page, on the first touch. The page cache would otherwise
+    pay for that at some moment in the middle of a benchmark: twice the time, measured on a Firecracker machine.
+    """
+    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    size = int(share * 1024 * int(fields["MemAvailable"].split()[0]))
+    with mmap.mmap(-1, size) as memory:
+        for start in range(0, size, mmap.PAGESIZE):
+            memory[start] = 1
 
 
 def alternate(

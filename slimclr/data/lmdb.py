@@ -39,7 +39,8 @@ from slimclr.progress import progress
 
 FORMAT, VERSION = "slimclr-images", 1
 INITIAL_MAP_SIZE = 1 << 30
-_COMMIT_EVERY_BYTES = 1 << 26
+# Small, so that the disk always has something to write.
+_COMMIT_EVERY_BYTES = 1 << 22
 # Room in the map for what a commit itself writes: the state, changed pages of the tree, the free list.
 _RESERVE = 1 << 20
 _READ_AHEAD_BYTES, _READ_AHEAD_FILES, _READERS = 1 << 25, 64, 4
@@ -56,9 +57,10 @@ class LMDBWriter:
     """Writes a database; begins where a killed run stopped, if its images are the first ones of this data set.
 
     Every commit waits for the disk, so that the unfinished file is a valid database after a crash of the machine, too.
+    A thread does the writing and the waiting, one commit at a time, while the caller reads on.
 
     Attributes:
-        done: Number of images that are in it.
+        done: Number of images that were added.
         last: Class and file name of the last one; empty when there is none.
 
     Args:
@@ -76,6 +78,7 @@ class LMDBWriter:
         out.parent.mkdir(parents=True, exist_ok=True)
         import lmdb
 
+        self._thread = ThreadPoolExecutor(1, "write-lmdb")
         self._forget()
         try:
             try:
@@ -100,6 +103,7 @@ class LMDBWriter:
     ) -> None:
         import lmdb
 
+        self._thread.shutdown()
         self._close()
         if isinstance(error, lmdb.Error):
             raise self._in_one_line(error) from error
@@ -112,15 +116,15 @@ class LMDBWriter:
             data: Its bytes.
         """
         if self._held + len(data) > _COMMIT_EVERY_BYTES:
-            self.commit()
-        self._put(_name(self.done), data)
+            self._commit()
+        self._waiting.append((_name(self.done), data))
+        self._held += len(data)
         self._note(entry)
 
     def commit(self) -> None:
         """Get what was added onto the disk."""
-        state = {"count": self.done, "digest": self._digest.hexdigest()}
-        self._begin().put(_UNFINISHED, json.dumps(state).encode())
-        self._end_transaction()
+        self._commit()
+        self._commit_before.result()
 
     def finish(self) -> None:
         """Complete the database and give it its name."""
@@ -138,10 +142,8 @@ class LMDBWriter:
             b"sizes": sizes.tobytes(),
             b"sums": self._sums,
         }
-        for name in _TABLES:
-            self._put(name, bytes(tables[name]))
-        self._begin().delete(_UNFINISHED)
-        self._end_transaction()
+        self.commit()
+        self._write([(name, bytes(tables[name])) for name in _TABLES], state=None)
         self._environment.sync(True)
         fsync(self.part)
         self.part.replace(self.out)
@@ -157,8 +159,6 @@ class LMDBWriter:
         return UserError(f"{self.part}: {error}; remove it and run this stage again")
 
     def _close(self) -> None:
-        if self._transaction is not None:
-            self._transaction.abort()
         if self._environment is not None:
             self._environment.close()
 
@@ -169,7 +169,9 @@ class LMDBWriter:
         self._keys, self._sizes, self._sums = bytearray(), array("q"), bytearray()
         self._counts: dict[str, int] = {}
         self._environment: Any = None
-        self._transaction: Any = None
+        self._waiting: list[tuple[bytes, bytes]] = []
+        self._commit_before: Future[None] = Future()
+        self._commit_before.set_result(None)
 
     def _note(self, entry: Entry) -> None:
         key, size, checksum = entry
@@ -187,7 +189,10 @@ class LMDBWriter:
     def _open(self) -> None:
         import lmdb
 
-        self._environment = lmdb.open(str(self.part), subdir=False, map_size=self.map_size, lock=False, meminit=False)
+        # One flush per commit instead of two: a crash of the machine may undo the last commit, no more.
+        self._environment = lmdb.open(
+            str(self.part), subdir=False, map_size=self.map_size, lock=False, meminit=False, metasync=False
+        )
         self._page = self._environment.stat()["psize"]
         while self.map_size < self._length() + 2 * _RESERVE:
             self.map_size *= 2
@@ -209,34 +214,34 @@ class LMDBWriter:
         if self.done != state["count"] or self._digest.hexdigest() != state["digest"]:
             return False
         # Killed between the last commit and the renaming: complete, but the data set may have grown since.
-        transaction = self._begin()
-        for name in _TABLES:
-            transaction.delete(name)
+        with self._environment.begin(write=True) as transaction:
+            for name in _TABLES:
+                transaction.delete(name)
+            transaction.put(_UNFINISHED, text)
         return True
 
-    def _begin(self) -> Any:
-        if self._transaction is None:
-            self._transaction = self._environment.begin(write=True)
-            self._room = self._environment.info()["map_size"] - self._length()
-        return self._transaction
+    def _commit(self) -> None:
+        """Let the thread write what was added, once the commit before has got onto the disk."""
+        self._commit_before.result()
+        state = json.dumps({"count": self.done, "digest": self._digest.hexdigest()}).encode()
+        self._commit_before = self._thread.submit(self._write, self._waiting, state)
+        self._waiting, self._held = [], 0
 
-    def _put(self, name: bytes, value: bytes) -> None:
-        """Append an entry; the map is enlarged before it is full, as a transaction that fills it would be lost."""
-        # Whole pages, and one for its share of the tree above them.
-        needed = (len(value) // self._page + 2) * self._page
-        self._begin()
-        if needed + _RESERVE > self._room:
-            self.commit()
-            while self.map_size < self._length() + 2 * (needed + _RESERVE):
-                self.map_size *= 2
-            self._environment.set_mapsize(self.map_size)
-        self._begin().put(name, value, append=True)
-        self._room -= needed
-        self._held += len(value)
-
-    def _end_transaction(self) -> None:
-        self._begin().commit()
-        self._transaction, self._held = None, 0
+    def _write(self, entries: list[tuple[bytes, bytes]], state: bytes | None) -> None:
+        """Append entries in one transaction, with the state of the unfinished database; None says that it is whole."""
+        # The map is enlarged before it is full, as a transaction that fills it would be lost. An entry takes whole
+        # pages, and one for its share of the tree above them.
+        needed = sum((len(value) // self._page + 2) * self._page for _, value in entries) + 2 * _RESERVE
+        while self.map_size < self._length() + needed:
+            self.map_size *= 2
+        self._environment.set_mapsize(self.map_size)
+        with self._environment.begin(write=True) as transaction:
+            for name, value in entries:
+                transaction.put(name, value, append=True)
+            if state is None:
+                transaction.delete(_UNFINISHED)
+            else:
+                transaction.put(_UNFINISHED, state)
         # A page that was taken and given back in one transaction counts, but is not written.
         if os.path.getsize(self.part) < self._length():
             os.truncate(self.part, self._length())
