@@ -11,7 +11,17 @@ if not workflow.configfiles:
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/environments.smk"
-include: "workflow/rules/data.smk"
+
+
+if CONFIG.cifar10:
+
+    include: "workflow/rules/cifar.smk"
+
+else:
+
+    include: "workflow/rules/data.smk"
+
+
 include: "workflow/rules/recordio.smk"
 include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/probe.smk"

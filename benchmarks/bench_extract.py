@@ -20,7 +20,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from archives import alternate, anonymous_memory, can_drop_caches, drop_caches, machine, summary, touch_memory, write_archive
+from archives import (
+    alternate,
+    anonymous_memory,
+    can_drop_caches,
+    drop_caches,
+    machine,
+    summary,
+    touch_memory,
+    write_archive,
+)
 
 from slimclr.data.extract import extract_train
 from slimclr.data.manifest import MANIFEST, write_manifest

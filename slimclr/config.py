@@ -206,6 +206,16 @@ class Distillation(Model):
         return self
 
 
+class KNN(Model):
+    """A classifier of nearest neighbours on the frozen features of every width, to watch a training by."""
+
+    every: Count = Field(10, description="Epochs between two evaluations.")
+    bank: Count = Field(10_000, description="Training images whose neighbours are counted, drawn by the seed.")
+    queries: Count = Field(2_000, description="Other training images that are classified.")
+    neighbours: Count = Field(20, description="Neighbours that vote.")
+    temperature: Positive = Field(0.07, description="A vote's weight is exp(cosine / temperature).")
+
+
 VIEWS_PER_WIDTH = ("mocov2_diff", "mocov2_sweet")
 LOSS_WEIGHTS = ("equal", "share", "width", "width_mean_1", "sub_sum_to_full", "cumulative", "next_to_full")
 
@@ -254,6 +264,18 @@ class Pretrain(Model):
     gradients_every: Count | None = Field(
         None,
         description="Steps between gradient records in metrics.jsonl, each one more backward per width; null: none.",
+    )
+    checkpoint_minutes: Positive = Field(
+        15, description="Minutes between checkpoints within an epoch; a killed run loses no more than that."
+    )
+    keep_every_epochs: Count | None = Field(
+        None, description="Checkpoints of every so many epochs stay for good; null: only the newest two are kept."
+    )
+    knn: KNN | None = Field(None, description="Nearest neighbours of every width while training; null: none.")
+    tf32: bool = Field(True, description="GPU: convolutions and matrix products in fp32 may use TF32.")
+    compile: bool = Field(False, description="torch.compile, one graph per width; the first steps take minutes.")
+    activation_checkpointing: bool = Field(
+        False, description="Compute a block's activations again in the backward pass: less memory, a third more time."
     )
 
     @model_validator(mode="after")
@@ -311,12 +333,16 @@ class Probe(Model):
     schedule: Schedule = Schedule()
     image_size: Count = Field(224, description="Side of a training crop and of the validation crop in pixels.")
     resize: Count = Field(256, description="Validation: the shorter side before the centre crop.")
-    views: Literal["normal", "cifar_moco", "cifar_supervised"] = Field(
+    views: Literal["normal", "cifar_moco", "cifar_probe", "cifar_supervised"] = Field(
         "normal", description="Augmentation recipe; with CIFAR's, validation neither resizes nor crops."
     )
     loader: Backend = Field("torchvision", description=LOADER)
     workers: Annotated[int, Field(ge=0)] = Field(8, description="Loader processes per GPU.")
     log_every: Count = Field(10, description="Steps between two lines of metrics.jsonl.")
+    checkpoint_minutes: Positive = Field(
+        15, description="Minutes between checkpoints within an epoch; a killed run loses no more than that."
+    )
+    tf32: bool = Field(True, description="GPU: convolutions and matrix products in fp32 may use TF32.")
 
 
 class Recipe(Model):
@@ -387,6 +413,11 @@ class ImageNet(Model):
         "stop", description="Corrupt images stop the stage with a list; skip: they are left out and reported."
     )
     check_md5: bool = Field(False, description="Compare the archives' MD5 with what ImageNet published.")
+    recordio_resize: Count | None = Field(
+        None,
+        description="RecordIO files, which are made on request: larger images are scaled down to this shorter side in "
+        "pixels; null: their bytes stay.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -435,11 +466,25 @@ class Config(Model):
     paths: Paths = Paths()
     imagenet: ImageNet = ImageNet()
     miniature: Miniature | None = Field(None, description="Null: the archives and COCO are the user's own.")
+    cifar10: str | None = Field(
+        None,
+        min_length=1,
+        description="CIFAR-10 in place of ImageNet: `cifar-10-python.tar.gz`, or an archive or folder of "
+        "`train/<class>/<image>` and `test/<class>/<image>`, below paths.raw; only read. Null: ImageNet.",
+    )
     coco: str = Field("coco", description="Folder below paths.raw: annotations/, train2017/, val2017/.")
     recipes: str = Field("config/runs", description="Folder of the recipes; relative: to the repository.")
     references: str = Field("config/references.yaml", description="Published figures; relative: to the repository.")
     runs: tuple[RunName, ...] = Field(min_length=1, description="Runs to make; each is a recipe of that name.")
     detection: Detection = Detection()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        # Equal to the defaults and not "left out": a resolved config, which has every key, is read again.
+        if self.cifar10 and (self.miniature or self.imagenet != ImageNet()):
+            other = "miniature" if self.miniature else "imagenet"
+            raise ValueError(f"cifar10 {self.cifar10!r} takes ImageNet's place, but there is also {other}; keep one")
+        return self
 
 
 # --------------------------------------------------------------------------------------------- loading and errors

@@ -6,7 +6,9 @@ pipeline's operations. Only this module and `dali_loader` import DALI.
 
 import io
 import math
+import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +21,7 @@ from slimclr.data.decode import decode_rgb, read_header
 try:
     from slimclr.data.dali_kernel import finish
 except ImportError:
-    # Without numba (it is in the locks) DALI's own operators do the same on the CPU, at less than half the speed.
+    # Without numba (it is in the locks) DALI's own operators do the same on the CPU, slower; see `_tell_slow`.
     finish = None  # type: ignore[assignment]
 from slimclr.data.views import GREY, SIGMA, SOLARISE_FROM, Colour, Drawn, View, blur_taps
 
@@ -85,9 +87,22 @@ def build(views: Sequence[View], encoded: Any, packed: Sequence[Any], *, device:
     Returns:
         For each view the node of its normalised values, float (3, size, size).
     """
+    if device == "cpu" and finish is None:
+        _tell_slow()
     # As in Pillow and torchvision, EXIF does not turn the image, and the two colour channels are smoothly enlarged.
     image = fn.decoders.image(encoded, device=device, adjust_orientation=False, jpeg_fancy_upsampling=True)
     return [_view(view, image, numbers, device) for view, numbers in zip(views, packed, strict=True)]
+
+
+@cache
+def _tell_slow() -> None:
+    """Say, once per process, that the fast path is missing; the speeds are those of benchmarks/README.md."""
+    print(
+        "loader dali: numba is missing, so DALI's own operators make the views: 0.5 to 0.6 times as fast as Pillow "
+        "instead of 1.67 times; install numba (make .venvs/train), or use loader torchvision_tensor",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _view(view: View, image: Any, numbers: Any, device: Device) -> Any:

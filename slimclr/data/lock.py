@@ -14,8 +14,12 @@ _PATIENCE_SECONDS = 10.0
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
+def alone(path: Path, busy: str | None = None) -> Iterator[None]:
     """Hold the lock file `path`; it is inherited by child processes and freed when the last of them ends.
+
+    Args:
+        path: Made when it is missing, and left there.
+        busy: What to say when it is taken.
 
     Raises:
         UserError: Another process still holds it after ten seconds: workers of a killed run need a moment to end.
@@ -26,7 +30,8 @@ def alone(path: Path) -> Iterator[None]:
         until = time.monotonic() + _PATIENCE_SECONDS
         while not _lock(descriptor):
             if time.monotonic() > until:
-                raise UserError(f"{path.parent}: another process is writing this data set; wait for it or end it")
+                taken = f"{path.parent}: another process is writing this data set; wait for it or end it"
+                raise UserError(busy or taken)
             time.sleep(0.05)
         yield
     finally:

@@ -170,7 +170,7 @@ def probe_table(summary: pd.DataFrame, references: References, reasons: dict[str
         )
     return Table(
         key="probe",
-        title="Linear probe on ImageNet",
+        title="Linear probe",
         caption=(
             "Accuracy on the validation images, in percent, of a linear classifier on the frozen backbone at each "
             "width; for supervised runs, of their own classifier. "

@@ -19,3 +19,32 @@ def test_quick_run(tmp_path, name, entry):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)[entry]["ratio"] > 0
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_quick_run_of_the_views():
+    pytest.importorskip("nvidia.dali")
+    command = [sys.executable, "-m", "benchmarks.bench_views", "--quick"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=BENCHMARKS.parent)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["photos"], result["repeats"], result["source"]) == (32, 1, "generated")
+    assert set(result["faster_than_pil"]) == {"pil_ours", "tensor", "dali"}
+    assert all(ratio > 0 for ratio in result["faster_than_pil"].values())
+
+
+@pytest.mark.slow
+def test_quick_comparison_of_the_loaders():
+    pytest.importorskip("nvidia.dali")
+    command = [sys.executable, "-m", "benchmarks.compare_loaders", "--quick"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=BENCHMARKS.parent)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    photos = result["validation"]["generated"]
+    assert photos["photos"] == 4
+    assert photos["mean_difference_of_255"]["max"] < result["validation_targets"]["mean_difference_of_255"]
+    assert result["kolmogorov_smirnov_greatest"] < result["kolmogorov_smirnov_limit"]
+    for statistics in result["kolmogorov_smirnov"].values():
+        assert set(statistics) == {"brightness", "saturation", "hue", "blur", "area"}
+    # A crop of CIFAR's supervised views always has the same area; the draws of both sides say so.
+    assert result["kolmogorov_smirnov"]["cifar_supervised0"]["area"] == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from slimclr.config import fingerprint, json_schema, load_config, load_recipe, load_recipes, seeded_runs
+from slimclr.config import dump, fingerprint, json_schema, load_config, load_recipe, load_recipes, seeded_runs
 from slimclr.config_docs import markdown
 from slimclr.errors import UserError
 
@@ -79,6 +79,43 @@ def test_a_baseline_is_the_recipe_with_the_single_width(paper, run):
 def test_only_the_named_runs_transfer(paper):
     transfers = {run for run, one in paper.items() if one.transfer}
     assert transfers == {"slimclr_mocov2_800ep", "supervised_slimmable_100ep", "random_resnet50"}
+
+
+def test_cifar10s_runs_are_valid_and_keep_away_from_coco():
+    config = load_config(ROOT / "config" / "cifar10.yaml")
+    runs = load_recipes(config, ROOT)
+    assert config.cifar10 == "cifar-10-python.tar.gz"
+    for recipe in runs.values():
+        assert (recipe.paper, recipe.transfer) == (False, False)
+        assert recipe.pretrain.backbone.arch == "resnet20x4"
+        assert recipe.pretrain.backbone.widths == (1.0, 0.75, 0.5, 0.25)
+        assert (recipe.pretrain.image_size, recipe.probe.image_size) == (32, 32)
+    slim = runs["cifar10_slimclr_mocov2"].pretrain
+    # The figures of the paper's study.
+    assert (slim.batch, slim.optimizer.lr, slim.optimizer.weight_decay) == (512, 0.06, 5e-4)
+    assert (slim.method.queue, slim.method.momentum, slim.method.temperature) == (4096, 0.99, 0.1)
+    assert runs["random_resnet20x4"].probe == runs["cifar10_slimclr_mocov2"].probe
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"miniature": {"seed": 0}}, "cifar10 'c.tar' takes ImageNet's place, but there is also miniature; keep one"),
+        ({"imagenet": {"expect": "subset"}}, "but there is also imagenet; keep one"),
+        ({"cifar10": ""}, "x.yaml: cifar10: String should have at least 1 character"),
+        ({"imagenet": {"recordio_resize": 0}}, "imagenet.recordio_resize: Input should be greater than or equal to 1"),
+    ],
+)
+def test_a_mistake_about_the_data_gives_one_line(change, line):
+    with pytest.raises(UserError) as error:
+        load_config({"cifar10": "c.tar", "runs": ["a"]} | change, name="x.yaml")
+    assert line in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_resolved_config_can_be_read_again():
+    config = load_config({"cifar10": "c.tar", "runs": ["a"]})
+    assert load_config(dump(config)) == config
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,22 @@
 import subprocess
 import sys
 
-ABSENT = ("lmdb", "nvidia.dali", "mmdet", "mmcv", "mmengine", "snakemake", "pandas", "pyarrow", "scipy", "mxnet")
+import pytest
+from PIL import Image
+
+ABSENT = (
+    "lmdb",
+    "nvidia.dali",
+    "mmdet",
+    "mmcv",
+    "mmengine",
+    "snakemake",
+    "pandas",
+    "pyarrow",
+    "scipy",
+    "mxnet",
+    "numba",
+)
 
 
 def test_training_imports_without_lmdb_dali_mmdet_and_snakemake():
@@ -13,6 +28,35 @@ def test_training_imports_without_lmdb_dali_mmdet_and_snakemake():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+SLOW_DALI = """
+import sys
+
+sys.modules["numba"] = None
+from pathlib import Path
+from slimclr.data import open_images
+from slimclr.data.loaders import training_loader
+
+options = dict(image_size=32, total_batch=4, batch=4, seed=0, workers=0, backend="dali")
+for _ in range(2):
+    loader = training_loader(open_images(Path(sys.argv[1])), "mocov2", **options)
+    print(*[view.shape for views, _ in loader for view in views])
+"""
+
+
+def test_dali_without_numba_says_once_that_it_is_slower(tmp_path):
+    pytest.importorskip("nvidia.dali")
+    (tmp_path / "n00000000").mkdir()
+    for number in range(4):
+        Image.new("RGB", (40, 40)).save(tmp_path / f"n00000000/{number}.JPEG")
+    done = subprocess.run([sys.executable, "-c", SLOW_DALI, tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["torch.Size([4, 3, 32, 32]) torch.Size([4, 3, 32, 32])"] * 2
+    (line,) = [line for line in done.stderr.splitlines() if "numba" in line]
+    assert "numba is missing" in line
+    assert "0.5 to 0.6 times as fast as Pillow instead of 1.67" in line
+    assert "install numba" in line
 
 
 def test_the_config_imports_without_torch():

@@ -91,9 +91,9 @@ if CONFIG.imagenet.keep_folder:
     rule convert:
         input:
             environment("train"),
-            manifest="<data>/imagenet/{split}/manifest.parquet",
+            manifest="<data>/{split}/manifest.parquet",
         output:
-            lmdb="<data>/imagenet/{split}.lmdb",
+            lmdb="<data>/{split}.lmdb",
         log:
             "<logs>/data/convert_{split}.log",
         benchmark:

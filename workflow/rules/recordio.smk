@@ -5,11 +5,11 @@ rule convert_recordio:
     input:
         environment("recordio"),
         # Whole or absent, whichever way the images came into it.
-        lmdb="<data>/imagenet/{split}.lmdb",
+        lmdb="<data>/{split}.lmdb",
     output:
-        rec="<data>/imagenet/{split}.rec",
-        idx="<data>/imagenet/{split}.idx",
-        lst="<data>/imagenet/{split}.lst",
+        rec="<data>/{split}.rec",
+        idx="<data>/{split}.idx",
+        lst="<data>/{split}.lst",
     log:
         "<logs>/data/recordio_{split}.log",
     benchmark:
@@ -17,8 +17,15 @@ rule convert_recordio:
     container:
         image("recordio")
     threads: half_the_cores()
+    params:
+        resize=(
+            f"--resize {CONFIG.imagenet.recordio_resize}"
+            if CONFIG.imagenet.recordio_resize
+            else ""
+        ),
     shell:
-        "recordio_env slimclr recordio --data {input.lmdb:q} --out {output.rec:q} --jobs {threads} 2>&1 | tee {log}"
+        "recordio_env slimclr recordio --data {input.lmdb:q} --out {output.rec:q} {params.resize} --jobs {threads}"
+        " 2>&1 | tee {log}"
 
 
 rule recordio:

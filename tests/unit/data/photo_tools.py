@@ -5,17 +5,6 @@ import io
 import numpy as np
 from PIL import Image
 
-from slimclr.data.views import View, training_views
-
-# Views with something random about their colours or sharpness, each once.
-DISTINCT = {
-    f"{recipe}{number}": training_views(recipe, image_size=64, widths=2)[number]
-    for recipe, number in [
-        *[(name, 0) for name in ("mocov1", "mocov2", "mocov3", "simclr", "slim", "normal", "cifar_moco")],
-        ("mocov3", 1),
-        ("mocov2_sweet", 2),
-    ]
-}
 # Files of these kinds are made by `encoded`.
 KINDS = ("jpeg", "grey", "cmyk", "png", "rgba", "exif")
 
@@ -56,9 +45,3 @@ def encoded(array, kind):
     else:
         image.save(stream, "JPEG", quality=95)
     return stream.getvalue()
-
-
-def pixels(made, view: View):
-    """Values from 0 to 255 of a normalised view (..., 3, h, w)."""
-    mean, std = (np.array(part)[:, None, None] for part in (view.mean, view.std))
-    return (np.asarray(made, np.float32) * std + mean) * 255

@@ -3,36 +3,24 @@
 import numpy as np
 import pytest
 import torch
-from photo_tools import DISTINCT, KINDS, encoded, photo, pixels
+from photo_tools import KINDS, encoded, photo
 from scipy.stats import ks_2samp
 
+from benchmarks.view_tools import dali_batches, drawn_views, ks_limit, measured, pixels, random_views
 from slimclr.data.decode import decode_rgb
 from slimclr.data.views import Drawn, View, apply_torchvision, draw, training_views, validation_view, view_rng
 from slimclr.nn import build_backbone
 
-dali = pytest.importorskip("nvidia.dali")
+pytest.importorskip("nvidia.dali")
 dali_views = pytest.importorskip("slimclr.data.dali_views")
 
 DRAWS = 2000
-# Two samples of 2000 from one distribution are further apart than this once in a thousand times.
-KS_LIMIT = 1.95 * np.sqrt(2 / DRAWS)
+DISTINCT = random_views(image_size=64)
 
 
 def render(view, files, drawn):
-    """Views (n, 3, size, size) of n files by DALI, in batches of 50."""
-    batches = [slice(start, start + 50) for start in range(0, len(files), 50)]
-    pipeline = dali.Pipeline(batch_size=50, num_threads=1, device_id=None, prefetch_queue_depth=1)
-
-    def source(number):
-        chosen = batches[min(number, len(batches) - 1)]
-        contents = [np.frombuffer(dali_views.dali_bytes(data), np.uint8) for data in files[chosen]]
-        return contents, dali_views.pack(view, drawn[chosen])
-
-    with pipeline:
-        content, packed = dali.fn.external_source(source, num_outputs=2)
-        pipeline.set_outputs(*dali_views.build([view], content, [packed]))
-    pipeline.build()
-    return np.concatenate([np.array(pipeline.run()[0].as_array()) for _ in batches])
+    """Views (n, 3, size, size) of n files by DALI."""
+    return np.concatenate(list(dali_batches(view, files, drawn)))
 
 
 @pytest.fixture(params=["kernel", "operators"])
@@ -42,10 +30,6 @@ def way(request, monkeypatch):
         monkeypatch.setattr(dali_views, "finish", None)
     elif dali_views.finish is None:
         pytest.skip("numba is not installed")
-
-
-def drawn_views(view, count, height, width, seed=0):
-    return [draw(view, view_rng(seed, 0, index, 0), height, width) for index in range(count)]
 
 
 @pytest.mark.parametrize("name", DISTINCT)
@@ -75,26 +59,6 @@ def test_validation_agrees_with_pillow_and_decides_alike():
     with torch.no_grad():
         decisions = [(network(views, 1.0) @ classifier).argmax(1) for views in (expected, made)]
     assert (decisions[0] == decisions[1]).float().mean() >= 0.99
-
-
-def measured(made, view):
-    """Brightness, saturation, hue in degrees and sharpness of views (n, 3, h, w)."""
-    values = pixels(made, view).clip(0, 255)
-    red, green, blue = values.transpose(1, 0, 2, 3)
-    greatest, least = values.max(1), values.min(1)
-    around = np.exp(2j * np.pi * np.array([0, 1 / 3, 2 / 3]))
-    hue = (values * around[:, None, None]).sum((1, 2, 3))
-    light = 0.299 * red + 0.587 * green + 0.114 * blue
-    steps = np.abs(np.diff(light, axis=1)).mean((1, 2)) + np.abs(np.diff(light, axis=2)).mean((1, 2))
-    # Rounded, so that views without colour have none in both.
-    saturation = ((greatest - least) / np.maximum(greatest, 1)).mean((1, 2)).round(3)
-    return {
-        "brightness": light.mean((1, 2)),
-        "saturation": saturation,
-        # Views without colour have no hue: 0, in whatever way rounding would turn them.
-        "hue": np.where(np.abs(hue) > light[0].size, np.degrees(np.angle(hue)), 0),
-        "blur": steps / np.maximum(light.std((1, 2)), 1),
-    }
 
 
 def test_every_coin_is_tossed_per_image(way):
@@ -169,4 +133,4 @@ def test_random_views_are_distributed_alike(name):
     distances = {what: ks_2samp(expected[what], made[what]).statistic for what in expected}
     distances["area"] = ks_2samp(*areas).statistic
     print(name, {what: round(float(value), 3) for what, value in distances.items()})
-    assert max(distances.values()) < KS_LIMIT, distances
+    assert max(distances.values()) < ks_limit(DRAWS), distances

@@ -352,3 +352,11 @@ def test_imports_without_torch_and_mxnet():
     """In its environment there is no torch; everywhere else there is no mxnet."""
     code = "import sys; sys.modules.update(torch=None, mxnet=None); import slimclr.cli, slimclr.stages.recordio"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("command", ["verify", "pretrain", "probe", "import"])
+def test_the_help_of_what_reads_a_data_set_names_recordio(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert told.count("an LMDB, RecordIO files (.rec) or a folder of classes") == (2 if command == "probe" else 1)

@@ -5,12 +5,13 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from photo_tools import DISTINCT, KINDS, encoded, photo, pixels
+from photo_tools import KINDS, encoded, photo
 from PIL import Image, ImageFilter
 from pydantic import ValidationError
 from scipy.stats import ks_2samp
 from torchvision.transforms import v2
 
+from benchmarks.view_tools import pixels, random_views
 from slimclr.config import Pretrain, Probe
 from slimclr.data.decode import decode_rgb, read_header
 from slimclr.data.views import (
@@ -29,6 +30,7 @@ from slimclr.data.views import (
 )
 from slimclr.errors import UserError
 
+DISTINCT = random_views(image_size=64)
 # crop scale, jitter, p, grey, blur, solarise, flip: the table of the published recipes.
 TABLE = {
     "mocov2": [((0.2, 1), (0.4, 0.4, 0.4, 0.1), 0.8, 0.2, 0.5, 0, 0.5)] * 2,
@@ -71,6 +73,11 @@ def test_the_other_recipes_and_validation():
     assert recipes().validation["val"] == View(crop="centre", resize=256, size=224)
     assert recipes().validation["cifar_supervised"] == View(crop="none", size=32)
     assert recipes().validation["cifar_moco"].mean == (0.4914, 0.4822, 0.4465)
+    # A probe sees the values that its backbone was trained on.
+    (probe,) = training_views("cifar_probe", image_size=32)
+    (moco, _) = training_views("cifar_moco", image_size=32)
+    assert probe == cifar.model_copy(update={"mean": moco.mean, "std": moco.std})
+    assert recipes().validation["cifar_probe"] == recipes().validation["cifar_moco"]
     val = validation_view(resize=72, image_size=64)
     assert (val.resize, val.size) == (72, 64)
     # The config's defaults are the published sizes too.
