@@ -18,10 +18,12 @@ from slimclr.config import (
     load_recipes,
     parse_section,
 )
+from slimclr.engine.preemption import Preempted, exit_code
 from slimclr.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SECTION = "JSON, or the path of a YAML file"
+IMAGES = "an LMDB, RecordIO files (.rec) or a folder of classes"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,16 +33,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Command line without the program's name; None takes the process's own.
 
     Returns:
-        Exit code: 0, or 2 when the user can mend something.
+        Exit code: 0, 2 when the user can mend something, 75 when the run was asked to stop and is to be run again.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(arguments)
     try:
-        options.handler(options, arguments)
+        return options.handler(options, arguments) or 0
     except UserError as error:
         for line in str(error).splitlines():
             print(f"slimclr {options.command}: error: {line}", file=sys.stderr)
         return 2
+    except Preempted as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"slimclr {options.command}: {error}", file=sys.stderr)
+        return exit_code()
     except BrokenPipeError:  # `slimclr ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
@@ -94,13 +100,16 @@ def _cifar(options: argparse.Namespace, _: Sequence[str]) -> None:
     cifar(source=options.source, out=options.out)
 
 
-def _pretrain(options: argparse.Namespace, arguments: Sequence[str]) -> None:
+def _pretrain(options: argparse.Namespace, arguments: Sequence[str]) -> int | None:
     recipe = parse_section(Pretrain, options.recipe)
     from slimclr.engine.distributed import launch
 
     # A random backbone is drawn, not trained: one process on the CPU.
-    gpus = 0 if recipe.method.name == "random" else options.gpus
-    launch(gpus, arguments)
+    drawn = recipe.method.name == "random"
+    gpus, nodes = (0, 1) if drawn else (options.gpus, options.nodes)
+    code = launch(gpus, arguments, nodes=nodes)
+    if code is not None:
+        return code
     from slimclr.stages.pretrain import pretrain
 
     pretrain(
@@ -112,14 +121,18 @@ def _pretrain(options: argparse.Namespace, arguments: Sequence[str]) -> None:
         checkpoints=options.checkpoints,
         gpus=gpus,
         paper=options.paper,
+        resume=options.resume,
     )
+    return None
 
 
-def _probe(options: argparse.Namespace, arguments: Sequence[str]) -> None:
+def _probe(options: argparse.Namespace, arguments: Sequence[str]) -> int | None:
     recipe = parse_section(Probe, options.recipe)
     from slimclr.engine.distributed import launch
 
-    launch(options.gpus, arguments)
+    code = launch(options.gpus, arguments, nodes=options.nodes)
+    if code is not None:
+        return code
     from slimclr.stages.probe import probe
 
     probe(
@@ -133,13 +146,16 @@ def _probe(options: argparse.Namespace, arguments: Sequence[str]) -> None:
         checkpoints=options.checkpoints,
         gpus=options.gpus,
     )
+    return None
 
 
-def _transfer(options: argparse.Namespace, arguments: Sequence[str]) -> None:
+def _transfer(options: argparse.Namespace, arguments: Sequence[str]) -> int | None:
     recipe = parse_section(Detection, options.recipe)
     from slimclr.engine.distributed import launch
 
-    launch(options.gpus, arguments)
+    code = launch(options.gpus, arguments, nodes=options.nodes)
+    if code is not None:
+        return code
     from slimclr.stages.transfer import transfer
 
     transfer(
@@ -151,6 +167,7 @@ def _transfer(options: argparse.Namespace, arguments: Sequence[str]) -> None:
         out=options.out,
         checkpoints=options.checkpoints,
     )
+    return None
 
 
 def _import(options: argparse.Namespace, _: Sequence[str]) -> None:
@@ -199,6 +216,16 @@ def _schema(options: argparse.Namespace, _: Sequence[str]) -> None:
     print(markdown() if options.markdown else json.dumps(json_schema(), indent=2), end="" if options.markdown else "\n")
 
 
+def _doctor(options: argparse.Namespace, _: Sequence[str]) -> int:
+    from slimclr.doctor import examine_image, examine_machine, show
+
+    if options.image is not None:
+        findings = examine_image(options.image, root=REPOSITORY)
+    else:
+        findings = examine_machine(config=options.config, scratch=options.scratch, root=REPOSITORY)
+    return show(findings, as_json=options.json)
+
+
 def _clean(options: argparse.Namespace, _: Sequence[str]) -> None:
     from slimclr.stages.checkpoints import clean_checkpoints
 
@@ -219,7 +246,10 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--recipe", required=True, help=f"this stage's settings: {SECTION}")
         sub.add_argument("--name", dest="run", required=True, help="the run's name")
         sub.add_argument("--seed", type=int, default=0, help="seed (default 0)")
-        sub.add_argument("--gpus", type=int, default=0, help="GPUs, one process each; 0 is the CPU (default)")
+        sub.add_argument(
+            "--gpus", type=int, default=0, help="GPUs of each node, one process each; 0 is the CPU (default)"
+        )
+        sub.add_argument("--nodes", type=int, default=1, help="nodes of the Slurm job that this runs in (default 1)")
         sub.add_argument("--checkpoints", type=Path, required=True, help="folder of rolling checkpoints")
 
     sub = command("miniature", _miniature, "Generate small archives and a small COCO.")
@@ -258,7 +288,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, required=True, help="the database, one file")
 
     sub = command("verify", _verify, "Check that a data set is whole.")
-    sub.add_argument("path", type=Path, metavar="PATH", help="an LMDB, RecordIO files (.rec) or a folder of classes")
+    sub.add_argument("path", type=Path, metavar="PATH", help=IMAGES)
     sub.add_argument("--manifest", type=Path, metavar="FILE", help="manifest.parquet to compare with")
     sub.add_argument("--content", action="store_true", help="compare the SHA-1 of every image, too")
 
@@ -282,15 +312,18 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("pretrain", _pretrain, "Pre-train a slimmable network.")
     training(sub)
-    sub.add_argument("--data", type=Path, help="training images: an LMDB or a folder of classes")
+    sub.add_argument("--data", type=Path, help=f"training images: {IMAGES}")
     sub.add_argument("--out", type=Path, required=True, help="folder of the results")
     sub.add_argument("--paper", action="store_true", help="the recipe is the paper's")
+    sub.add_argument(
+        "--resume", type=Path, metavar="CHECKPOINT", help="go on from this one (default: the newest of this recipe)"
+    )
 
     sub = command("probe", _probe, "Train and evaluate linear probes of all widths.")
     training(sub)
     sub.add_argument("--weights", type=Path, required=True, help="weights.safetensors of the run")
-    sub.add_argument("--train", type=Path, required=True, help="training images: an LMDB or a folder of classes")
-    sub.add_argument("--val", type=Path, required=True, help="validation images: an LMDB or a folder of classes")
+    sub.add_argument("--train", type=Path, required=True, help=f"training images: {IMAGES}")
+    sub.add_argument("--val", type=Path, required=True, help=f"validation images: {IMAGES}")
     sub.add_argument("--out", type=Path, required=True, help="metrics.json to write")
 
     sub = command("transfer", _transfer, "Fine-tune Mask R-CNN on COCO and evaluate every width.")
@@ -304,9 +337,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, metavar="WEIGHTS", required=True, help="weights file to write (.safetensors)")
     sub.add_argument("--name", dest="run", metavar="RUN", help="the run's name (default: the file's)")
     sub.add_argument("--no-hash-check", dest="hash_check", action="store_false", help="accept a hash that does not fit")
-    sub.add_argument(
-        "--val", type=Path, metavar="DATA", help="try its classifier on photos of this LMDB or folder of classes"
-    )
+    sub.add_argument("--val", type=Path, metavar="DATA", help=f"photos to try its classifier on: {IMAGES}")
     sub.add_argument(
         "--photos", type=int, default=200, metavar="N", help="photos to try, over all classes (default 200)"
     )
@@ -332,6 +363,18 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("schema", _schema, "Print the JSON schema of config and recipes.")
     sub.add_argument("--markdown", action="store_true", help="print config/README.md instead")
+
+    sub = command("doctor", _doctor, "Look for what would stop a run on this machine; exit status 1 on a failure.")
+    config(sub)
+    sub.add_argument("--scratch", type=Path, metavar="FOLDER", help="node-local scratch, if there is any")
+    sub.add_argument(
+        "--image",
+        nargs="?",
+        const=os.environ.get("SLIMCLR_IMAGE", ""),
+        metavar="NAME",
+        help="instead the self-test of the container image that this runs in (or of the environment NAME)",
+    )
+    sub.add_argument("--json", action="store_true", help="print JSON")
 
     sub = command("clean-checkpoints", _clean, "Free checkpoints that finished stages no longer need.")
     sub.add_argument("--checkpoints", type=Path, required=True, help="folder with <stage>/<run>/")

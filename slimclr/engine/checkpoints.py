@@ -1,46 +1,191 @@
-"""Rolling checkpoints: written whole, the newest and the one before are kept, resumed from the newest.
+"""Rolling checkpoints: written whole in the background, the newest and the one before are kept, each with a checksum.
 
-They live in `checkpoints/<run>/<recipe>/`, where <recipe> begins the hash of the resolved recipe: a changed recipe
-starts anew beside the old one instead of resuming from weights it did not make.
+They lie in the run's folder (`slimclr.engine.folder`) as `step_<steps taken>.pt`, with `step_<...>.pt.sha256` in the
+format of sha256sum beside each; `epoch_<epochs>.pt` are those that stay for good.
 """
 
+import errno
+import hashlib
+import os
 import re
+import shutil
+import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
+from torch import Tensor
 
 from slimclr.errors import UserError
-from slimclr.files import atomic_path
+from slimclr.files import atomic_path, sha256, write_text
 
 KEEP = 2
-_NAME = re.compile(r"epoch_(\d{5})\.pt")
+_NAME = re.compile(r"step_(\d+)\.pt")
 
 
-def save_checkpoint(folder: Path, epoch: int, state: dict[str, Any]) -> None:
-    """Write `state` after `epoch` finished epochs, then remove all but the newest two."""
-    with atomic_path(folder / f"epoch_{epoch:05d}.pt") as part:
-        torch.save(state, part)
-    for path in list_checkpoints(folder)[:-KEEP]:
-        path.unlink()
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Only one process writes; `save` returns as soon as the state is copied, and a thread waits for the disk.
+
+    Args:
+        folder: Where they lie.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._writing: Future[None] | None = None
+
+    def save(self, state: dict[str, Any], *, keep: bool = False) -> None:
+        """Begin to write a checkpoint, once the one before is on the disk; then all but the newest two go.
+
+        Args:
+            state: What `torch.load(weights_only=True)` can read; it holds `step`, and `epoch` for one that is kept.
+            keep: Also keep it for good, as `epoch_<epochs>.pt`.
+
+        Raises:
+            UserError: The checkpoint before could not be written.
+        """
+        self.wait()
+        self._writing = self._thread.submit(self._write, _copy(state), keep)
+
+    def wait(self) -> None:
+        """Until everything is on the disk.
+
+        Raises:
+            UserError: It could not be written; the checkpoints before are untouched.
+        """
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            try:
+                writing.result()
+            except (OSError, RuntimeError) as error:
+                full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+                reason = "the disk is full; free space" if full else f"cannot be written ({error}); mend that"
+                raise UserError(
+                    f"{self.folder}: {reason} and run this stage again, it goes on from the checkpoint before"
+                ) from None
+
+    def newest(self) -> Path | None:
+        """The newest whole checkpoint, or None where there is none.
+
+        A damaged one is reported and renamed to `<name>.damaged`; the one before takes its place.
+
+        Raises:
+            UserError: There are some, and all are damaged.
+        """
+        paths = list_checkpoints(self.folder)
+        for path in reversed(paths):
+            reason = _damage(path)
+            if reason is None:
+                return path
+            print(f"{path}: {reason}; going on from the checkpoint before", file=sys.stderr, flush=True)
+            path.replace(path.with_name(f"{path.name}.damaged"))
+        if paths or any(self.folder.glob("step_*.pt.damaged")):
+            raise UserError(f"{self.folder}: every checkpoint is damaged; remove this folder to begin anew")
+        return None
+
+    def _write(self, state: dict[str, Any], keep: bool) -> None:
+        path = self.folder / f"step_{state['step']:08d}.pt"
+        with atomic_path(path) as part:
+            with open(part, "wb") as file:
+                hashing = _Hashing(file)
+                try:
+                    torch.save(state, cast(IO[bytes], hashing))
+                except RuntimeError as error:
+                    # torch says where it stood, not what the operating system refused.
+                    raise hashing.error or error from None
+            # First, so that no checkpoint is ever without it.
+            write_text(_checksum_path(path), f"{hashing.digest.hexdigest()}  {path.name}\n")
+        if keep:
+            kept = self.folder / f"epoch_{state['epoch']:05d}.pt"
+            _link(path, kept)
+            write_text(_checksum_path(kept), f"{hashing.digest.hexdigest()}  {kept.name}\n")
+        for old in list_checkpoints(self.folder)[:-KEEP]:
+            old.unlink()
+            _checksum_path(old).unlink(missing_ok=True)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints of a folder, the oldest first."""
-    return sorted(path for path in folder.glob("epoch_*.pt") if _NAME.fullmatch(path.name))
+    """Rolling checkpoints of a folder, the oldest first."""
+    return sorted(path for path in folder.glob("step_*.pt") if _NAME.fullmatch(path.name))
 
 
-def load_newest(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint's state on the CPU, or None where there is none.
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The state in a checkpoint, on the CPU.
 
     Raises:
-        UserError: The newest is damaged.
+        UserError: It is missing or damaged.
     """
-    paths = list_checkpoints(folder)
-    if not paths:
-        return None
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint; name one that exists")
+    reason = _damage(path)
+    if reason is not None:
+        raise UserError(f"{path}: {reason}; name another one")
     try:
-        return torch.load(paths[-1], map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{paths[-1]}: damaged checkpoint ({reason}); delete it to go on from the one before") from None
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what unpickling throws is not listed anywhere
+        raise UserError(f"{path}: not a checkpoint ({' '.join(str(error).split())[:200]}); name another one") from None
+
+
+def _damage(path: Path) -> str | None:
+    """Why a checkpoint cannot be used; None when it is whole."""
+    try:
+        wanted = _checksum_path(path).read_text(encoding="utf-8").split()[:1]
+    except (OSError, UnicodeDecodeError):
+        wanted = []
+    if not wanted:
+        return "its checksum is missing"
+    return None if sha256(path) == wanted[0] else "damaged, its checksum does not fit"
+
+
+def _checksum_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _link(path: Path, name: Path) -> None:
+    name.unlink(missing_ok=True)
+    try:
+        os.link(path, name)
+    except OSError:  # a file system without hard links
+        with atomic_path(name) as part:
+            shutil.copyfile(path, part)
+
+
+def _copy(value: Any) -> Any:
+    """The state as it is now, on the CPU."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copy(item) for item in value]
+    return value
+
+
+class _Hashing:
+    """A file whose content is hashed on the way."""
+
+    def __init__(self, file: IO[bytes]):
+        self._file, self.digest = file, hashlib.sha256()
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        """Write and hash."""
+        self.digest.update(data)
+        try:
+            self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+        return len(data)
+
+    def flush(self) -> None:
+        """Hand what was written to the operating system."""
+        try:
+            self._file.flush()
+        except OSError as error:
+            self.error = error
+            raise

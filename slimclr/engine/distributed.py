@@ -1,16 +1,30 @@
-"""Processes and devices: one process per GPU under torchrun, or one process alone."""
+"""Processes and devices: one process per GPU under torchrun, on one node or several, or one process alone."""
 
 import gc
 import os
+import re
+import signal
+import subprocess
 import sys
+import tempfile
+import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
 
 import torch
 import torch.distributed as dist
 
+from slimclr.engine.preemption import EXIT_FOLDER, SIGNALS
 from slimclr.errors import UserError
+
+_RENDEZVOUS = "SLIMCLR_RENDEZVOUS"
+# Below the ports that the kernel gives out by itself.
+_FIRST_PORT, _PORTS = 15_000, 15_000
+# It leaves the signals that ask to stop to the processes that train.
+TORCHRUN_OPTIONS = ("--signals-to-handle=SIGINT,SIGHUP,SIGQUIT",)
 
 
 @dataclass(frozen=True)
@@ -32,31 +46,126 @@ def under_launcher() -> bool:
     return "LOCAL_RANK" in os.environ
 
 
-def launch(gpus: int, arguments: Sequence[str]) -> None:
-    """Replace this process by torchrun with one process per GPU, unless one is enough or torchrun is here already.
+def launch(gpus: int, arguments: Sequence[str], *, nodes: int = 1) -> int | None:
+    """Run `slimclr` under torchrun, unless one process is enough or torchrun is here already.
+
+    One process per GPU (one per node without GPUs). Several nodes are those of the Slurm job that this runs in: srun
+    starts torchrun on each of them, and they meet at the job's first node.
 
     Args:
-        gpus: GPUs to use; 0 is the CPU.
+        gpus: GPUs of each node; 0 is the CPU.
         arguments: The command line after `slimclr`.
+        nodes: Nodes.
+
+    Returns:
+        The exit code of what ran; None when this process itself is to do the work.
 
     Raises:
-        UserError: More GPUs than this machine shows.
+        UserError: More GPUs than this machine shows, or several nodes without a Slurm job that has them.
     """
+    if under_launcher():
+        return None
+    slimclr = [sys.executable, "-m", "slimclr", *arguments]
+    if nodes > 1 and _RENDEZVOUS not in os.environ:
+        meeting_point = _meeting_point(nodes)
+        # What the surrounding job step says of itself would be taken for the wishes of the steps inside.
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "SRUN_"))}
+        keep = {key: os.environ[key] for key in ("SLURM_CONF",) if key in os.environ}
+        return _run(_srun(nodes, slimclr), environment | keep | {_RENDEZVOUS: meeting_point})
     here = torch.cuda.device_count()
-    if gpus > here and not under_launcher():
+    if gpus > here:
         raise UserError(f"{gpus} GPUs requested, but {here} are here; ask for fewer (--gpus, or gpu in the profile)")
-    if gpus > 1 and not under_launcher():
-        sys.stdout.flush()
-        runner = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={gpus}", "-m", "slimclr"]
-        os.execv(sys.executable, [sys.executable, *runner, *arguments])
+    if nodes == 1 and gpus <= 1:
+        return None
+    sys.stdout.flush()
+    meeting = ["--standalone"]
+    if nodes > 1:
+        job = os.environ["SLURM_JOB_ID"]
+        meeting = [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-id={job}"]
+        meeting += [f"--rdzv-endpoint={os.environ[_RENDEZVOUS]}"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", *meeting, f"--nproc-per-node={max(1, gpus)}"]
+    return _run([*torchrun, *TORCHRUN_OPTIONS, "-m", *slimclr[2:]], os.environ)
+
+
+def _srun(nodes: int, command: Sequence[str]) -> list[str]:
+    # The job step that this runs in has the resources; the steps inside share them.
+    return [
+        "srun",
+        f"--jobid={os.environ['SLURM_JOB_ID']}",
+        "--overlap",
+        f"--nodes={nodes}",
+        f"--ntasks={nodes}",
+        "--ntasks-per-node=1",
+        *command,
+    ]
+
+
+def _meeting_point(nodes: int) -> str:
+    """host:port where the nodes of this Slurm job meet; jobs that share a node have ports of their own."""
+    job = os.environ.get("SLURM_JOB_ID", "")
+    if not job.isdigit():
+        raise UserError(f"{nodes} nodes need a Slurm job; submit with `snakemake --profile slurm`, or use one node")
+    # The environment knows the nodes of the job step only, which may be fewer.
+    names = _output("squeue", "--noheader", "--jobs", job, "--format=%N")
+    hosts = _output("scontrol", "show", "hostnames", names).split()
+    if len(hosts) < nodes:
+        raise UserError(f"{nodes} nodes requested, but Slurm job {job} has {names or 'none'}; set nodes in the profile")
+    # The address that Slurm itself uses: a node's name need not be known to the network.
+    address = re.search(r"NodeAddr=(\S+)", _output("scontrol", "--oneliner", "show", "node", hosts[0]))
+    return f"{address[1] if address else hosts[0]}:{_FIRST_PORT + int(job) % _PORTS}"
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _run(command: Sequence[str], environment: dict[str, str] | os._Environ[str]) -> int:
+    """Run a launcher; signals that ask to stop go to the processes that train, which alone know what to do.
+
+    Slurm signals every process of a job step, torchrun too, which would kill its workers: it ignores the signals.
+    """
+    with tempfile.TemporaryDirectory(prefix="slimclr") as name:
+        folder = Path(name)
+        wanted: list[int] = []
+
+        def note(number: int, _: FrameType | None) -> None:
+            wanted.append(number)
+
+        # What is ignored here stays ignored in the launcher.
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
+        try:
+            with subprocess.Popen(command, env={**environment, EXIT_FOLDER: str(folder)}) as child:
+                for number in SIGNALS:
+                    signal.signal(number, note)
+                while child.poll() is None:
+                    with suppress(subprocess.TimeoutExpired):
+                        child.wait(0.2)
+                    if wanted:
+                        _pass_on(wanted[-1], folder)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if child.returncode == 0 and (folder / "code").exists():
+            return int((folder / "code").read_text())
+        return child.returncode if child.returncode >= 0 else 128 - child.returncode
+
+
+def _pass_on(number: int, folder: Path) -> None:
+    """Again and again: those that are still starting get it when they are ready."""
+    for path in folder.glob("*.pid"):
+        try:
+            os.kill(int(path.stem), number)
+        except ProcessLookupError:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
-def processes(gpus: int) -> Iterator[Processes]:
+def processes(gpus: int, errors: Path | None = None) -> Iterator[Processes]:
     """Join the other processes (NCCL on GPUs, gloo on CPUs) and leave them at the end.
 
     Args:
         gpus: 0 means the CPU even where a GPU is.
+        errors: Folder where each process leaves the traceback of the error that ended it.
     """
     local = int(os.environ.get("LOCAL_RANK", 0))
     device = torch.device("cuda", local) if gpus else torch.device("cpu")
@@ -66,8 +175,14 @@ def processes(gpus: int) -> Iterator[Processes]:
         yield Processes(0, 1, device)
         return
     dist.init_process_group("nccl" if gpus else "gloo")
+    rank = dist.get_rank()
     try:
-        yield Processes(dist.get_rank(), dist.get_world_size(), device)
+        yield Processes(rank, dist.get_world_size(), device)
+    except Exception:
+        if errors is not None:
+            errors.mkdir(parents=True, exist_ok=True)
+            (errors / f"rank_{rank}.log").write_text(traceback.format_exc(), encoding="utf-8")
+        raise
     finally:
         leave()
 

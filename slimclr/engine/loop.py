@@ -1,32 +1,43 @@
 """The one training loop: pre-training, supervised training and probes."""
 
-import math
+import random
+import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from slimclr.analysis.gradients import gradient_record
 from slimclr.data.loaders import Loader
-from slimclr.engine.checkpoints import load_newest, save_checkpoint
+from slimclr.engine.checkpoints import Checkpoints, load_checkpoint
 from slimclr.engine.distributed import Processes, barrier
+from slimclr.engine.preemption import Preempted, Request, stop_requests
 from slimclr.engine.records import Records
 from slimclr.errors import UserError
+from slimclr.files import atomic_path
 from slimclr.methods.base import Method, Output
 from slimclr.progress import Advance, progress
 
 AMP = {"fp16": torch.float16, "bf16": torch.bfloat16}
+# What the processes tell each other after every step.
+_STOP, _SAVE, _NOT_FINITE = range(3)
 
 
 @dataclass
 class Trainer:
     """Trains a method to its last epoch, from the newest checkpoint where there is one.
+
+    A checkpoint is written after every epoch, after so many minutes, and when a signal asks to stop. A run that goes on
+    from any of them makes the same steps as one that never stopped.
 
     Attributes:
         method: What is trained, on this process's device.
@@ -34,13 +45,18 @@ class Trainer:
         schedule: Step -> learning rate.
         loader: Batches of this process.
         epochs: Epochs.
-        accumulation: Batches per optimiser step.
         where: This process.
         folder: Checkpoints and records.
+        accumulation: Batches per optimiser step.
         precision: fp32, fp16 (with a gradient scaler) or bf16.
         grad_clip: Greatest norm of the whole gradient; None: not clipped.
         log_every: Steps between records.
         gradients_every: Steps between gradient records (of the step's last batch), None: none.
+        checkpoint_minutes: Minutes between checkpoints within an epoch.
+        keep_every_epochs: Checkpoints of these epochs stay for good; None: none.
+        monitor: Epochs finished -> values for the records, computed by all processes together; None: none.
+        monitor_every: Epochs between calls of it.
+        resume: Checkpoint to go on from, instead of the newest.
         name: What progress calls it.
     """
 
@@ -56,55 +72,108 @@ class Trainer:
     grad_clip: float | None = None
     log_every: int = 10
     gradients_every: int | None = None
+    checkpoint_minutes: float = 15.0
+    keep_every_epochs: int | None = None
+    monitor: Callable[[], dict[str, Any]] | None = None
+    monitor_every: int = 1
+    resume: Path | None = None
     name: str = "train"
 
     def __post_init__(self) -> None:
         self.steps_per_epoch = len(self.loader) // self.accumulation
         self.scaler = torch.amp.GradScaler(self.where.device.type, enabled=self.precision == "fp16")
+        self.checkpoints = Checkpoints(self.folder)
         self.step = 0
+        self._parallel: nn.Module | None = None
+        self._group: dist.ProcessGroup | None = None
+        self._told: tuple[Any, Tensor] | None = None
+        self._looked_at: tuple[int, Tensor] = (0, torch.zeros(1))
+        self._coming: tuple[int, Tensor, torch.cuda.Event] | None = None
+        self._saved = time.monotonic()
         self._waited = 0.0
         self._gradients: dict[str, Any] = {}
         self._note = ""
 
     def train(self) -> None:
-        """Run all remaining epochs, with a checkpoint after each."""
-        first = self._resume()
+        """Run all remaining epochs.
+
+        Raises:
+            Preempted: SIGTERM or SIGUSR1 asked to stop; a checkpoint is written.
+            UserError: A loss or gradient is not finite, a checkpoint cannot be read or written.
+        """
+        with stop_requests() as request:
+            if self.where.world > 1:
+                # On the CPU and with gloo, so that asking never waits for a GPU.
+                self._group = dist.new_group(backend="gloo", timeout=timedelta(hours=1))
+            self._resume()
+            # No exception passes through the frames that hold the wrapped model: its process group has to end first.
+            reason = self._run(request)
+            self._parallel = self._told = self._group = None
+            if self.where.main:
+                self.checkpoints.wait()
+            if reason is not None:
+                raise reason
+            barrier(self.where)
+
+    def _run(self, request: Request) -> Exception | None:
+        """All remaining epochs; gives the reason to stop before their end."""
         records = Records(self.folder, step=self.step) if self.where.main else None
-        total = (self.epochs - first) * self.steps_per_epoch
-        parallel: nn.Module = self.method
+        total = self.epochs * self.steps_per_epoch - self.step
         widths: tuple[float, ...] = ()
         shown = progress(self.name, total, unit="steps") if self.where.main else nullcontext(lambda *_: None)
+        reason = None
         with shown as advance:
-            for epoch in range(first, self.epochs):
+            for epoch in range(self.step // self.steps_per_epoch, self.epochs):
                 if widths != self.method.active_widths(epoch):
                     widths = self.method.active_widths(epoch)
-                    parallel = self._parallel(epoch)
-                self._train_epoch(epoch, parallel, records, advance)
-                if self.where.main:
-                    save_checkpoint(self.folder, epoch + 1, self._state(epoch + 1))
-                barrier(self.where)
+                    self._wrap(epoch)
+                reason = self._train_epoch(epoch, records, advance, request)
+                if reason is not None:
+                    break
         if records is not None:
             records.close()
+        return reason
 
-    def _train_epoch(self, epoch: int, parallel: nn.Module, records: Records | None, advance: Advance) -> None:
+    def _train_epoch(self, epoch: int, records: Records | None, advance: Advance, request: Request) -> Exception | None:
         self.method.train()
-        self.loader.load_state_dict({"epoch": epoch, "batch": 0})
+        first = self.step - epoch * self.steps_per_epoch
+        self.loader.load_state_dict({"epoch": epoch, "batch": first * self.accumulation})
         batches, logged, images = self._timed(iter(self.loader)), time.perf_counter(), 0
-        for step in range(self.steps_per_epoch):
+        self._waited = 0.0
+        for step in range(first, self.steps_per_epoch):
             rate = self.schedule(self.step)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            output, count = self._train_step(epoch + step / self.steps_per_epoch, parallel, batches)
+            output, count, norm = self._train_step(epoch + step / self.steps_per_epoch, batches)
             self.step += 1
             images += count
             advance(1, self._note)
-            if self.step % self.log_every == 0 or step + 1 == self.steps_per_epoch or self._gradients:
+            last = step + 1 == self.steps_per_epoch
+            if self.step % self.log_every == 0 or last or self._gradients:
                 seconds = time.perf_counter() - logged
-                self._log(output, epoch + (step + 1) / self.steps_per_epoch, rate, images / seconds, seconds, records)
+                done = epoch + (step + 1) / self.steps_per_epoch
+                self._log(output, norm, done, rate, images / seconds, seconds, records)
                 logged, images, self._waited, self._gradients = time.perf_counter(), 0, 0.0, {}
+            asked = self._agree(request, last=last)
+            if asked[_NOT_FINITE]:
+                return self._not_finite(output, rate, epoch)
+            if last and self.monitor is not None and (epoch + 1) % self.monitor_every == 0:
+                values = self.monitor()
+                if records is not None:
+                    records.write({"step": self.step, "epoch": epoch + 1, **values})
+            if last or asked[_SAVE] or asked[_STOP]:
+                keep = last and self.keep_every_epochs is not None and (epoch + 1) % self.keep_every_epochs == 0
+                self._save(epoch + last, keep=keep)
+            if asked[_STOP] and self.step < self.epochs * self.steps_per_epoch:
+                return Preempted(
+                    f"{self.name}: asked to stop ({request.signal or 'another process was'}) and stopped after step "
+                    f"{self.step} with a checkpoint in {self.folder}; run this stage again, it goes on from there"
+                )
+        return None
 
-    def _train_step(self, epoch: float, parallel: nn.Module, batches: Iterator[Any]) -> tuple[Output, int]:
-        """One optimiser step over `accumulation` batches; gives the last batch's output and the images seen."""
+    def _train_step(self, epoch: float, batches: Iterator[Any]) -> tuple[Output, int, Tensor]:
+        """One optimiser step over `accumulation` batches; gives the last batch's output, the images, the norm."""
+        assert self._parallel is not None
         self.optimizer.zero_grad(set_to_none=True)
         self.method.before_step(epoch)
         count = 0
@@ -114,35 +183,133 @@ class Trainer:
             labels = labels.to(self.where.device, non_blocking=True)
             last = micro + 1 == self.accumulation
             # Gradients are exchanged once, with the last batch.
-            with self._no_sync(parallel) if not last else nullcontext(), self._autocast():
-                output: Output = parallel(views, labels, epoch, self.step * self.accumulation + micro)
-            with self._no_sync(parallel) if not last else nullcontext():
+            with self._no_sync() if not last else nullcontext(), self._autocast():
+                output: Output = self._parallel(views, labels, epoch, self.step * self.accumulation + micro)
+            with self._no_sync() if not last else nullcontext():
                 if last and self.gradients_every and (self.step + 1) % self.gradients_every == 0:
                     self._gradients = self._record_gradients(output)
                 self.scaler.scale(output.loss / self.accumulation).backward()
             count += len(labels) * self.where.world
-        if self.grad_clip is not None:
+        norm = self._move(output)
+        return output, count, norm
+
+    def _move(self, output: Output) -> Tensor:
+        """Move the weights, unless loss or gradient is not finite; gives the gradient's norm."""
+        if self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.method.trainable().parameters(), self.grad_clip)
+        moved = [p for p in self.method.trainable().parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in moved if p.grad is not None])
+        # With half floats a gradient overflows now and then: the scaler leaves that step out and scales down.
+        loss = output.loss.detach().float()
+        numbers = loss[None] if self.scaler.is_enabled() else torch.stack([loss, norm.float()])
+        finite = numbers.isfinite().all()
+        if self.grad_clip is not None:
+            nn.utils.clip_grads_with_norm_(moved, self.grad_clip, norm)
         self.method.after_step()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return output, count
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        elif finite.is_cuda and getattr(self.optimizer, "_step_supports_amp_scaling", False):
+            # The kernel itself leaves the step out, so that nobody waits for the GPU to know.
+            self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+            self.optimizer.step()
+        elif finite.item():
+            self.optimizer.step()
+        self._fetch(numbers)
+        return norm
+
+    def _fetch(self, numbers: Tensor) -> None:
+        """Look at the step's numbers; those on a GPU are looked at a step later, when they have arrived."""
+        if not numbers.is_cuda:
+            self._looked_at = (self.step + 1, numbers)
+            return
+        copy = torch.empty_like(numbers, device="cpu", pin_memory=True)
+        copy.copy_(numbers, non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record()
+        if self._coming is not None:
+            self._wait_for_numbers()
+        self._coming = (self.step + 1, copy, arrived)
+
+    def _wait_for_numbers(self) -> None:
+        if self._coming is not None:
+            step, copy, arrived = self._coming
+            arrived.synchronize()
+            self._looked_at, self._coming = (step, copy), None
+
+    def _agree(self, request: Request, *, last: bool) -> list[bool]:
+        """What any process wants: to stop, a checkpoint, or to stop because a number is not finite.
+
+        Several processes ask each other without waiting, so they act one step after the wish, all at the same one; at
+        an epoch's end they wait.
+        """
+        due = self.where.main and time.monotonic() - self._saved > 60 * self.checkpoint_minutes
+        bad = not self._looked_at[1].isfinite().all()
+        if last and not bad:
+            self._wait_for_numbers()
+            bad = not self._looked_at[1].isfinite().all()
+        own = [bool(request.signal), due, bool(bad)]
+        if self.where.world == 1:
+            return own
+        asked = [False, False, False]
+        if self._told is not None:
+            self._told[0].wait()
+            asked = self._told[1].bool().tolist()
+        wishes = torch.tensor(own, dtype=torch.uint8)
+        self._told = (dist.all_reduce(wishes, dist.ReduceOp.MAX, self._group, async_op=True), wishes)
+        if last:
+            self._told[0].wait()
+            asked = [before or now for before, now in zip(asked, wishes.bool().tolist(), strict=True)]
+            self._told = None
+        return asked
+
+    def _not_finite(self, output: Output, rate: float, epoch: int) -> Exception:
+        """Leave what is needed to look at it."""
+        bad, numbers = self._looked_at
+        batch = (bad - 1 - epoch * self.steps_per_epoch) * self.accumulation
+        names = [
+            name
+            for name, parameter in self.method.trainable().named_parameters()
+            if parameter.grad is not None and not parameter.grad.isfinite().all()
+        ]
+        path = self.folder / f"not_finite_step_{bad:08d}_rank_{self.where.rank}.pt"
+        images = [torch.from_numpy(i) for i in self.loader.order.batches(epoch, batch)[: self.accumulation]]
+        with atomic_path(path) as part:
+            torch.save(
+                {
+                    "step": bad,
+                    "epoch": epoch,
+                    "lr": rate,
+                    "loss": numbers[0].item(),
+                    "widths": {str(width): result.loss.item() for width, result in output.widths.items()},
+                    "images": images,
+                    "not_finite_gradients": names,
+                    "method": self.method.state_dict(),
+                },
+                part,
+            )
+        return UserError(
+            f"{self.name}: the loss is {numbers[0].item():g} at step {bad} (learning rate {rate:g}; "
+            f"{len(names)} parameters have gradients that are not finite); that step did not move the weights. Losses, "
+            f"weights and the batch's images are in {path}; lower optimizer.lr and rerun, the checkpoints are in "
+            f"{self.folder}"
+        )
 
     def _record_gradients(self, output: Output) -> dict[str, Any]:
         losses = {width: self.scaler.scale(result.loss) for width, result in output.widths.items()}
         return gradient_record(self.method.trainable(), losses, scale=self.scaler.get_scale())
 
-    def _parallel(self, epoch: int) -> nn.Module:
-        """The method, wrapped for several processes; built anew when sub-networks join, so that no parameter idles."""
+    def _wrap(self, epoch: int) -> None:
+        """Wrap the method for several processes; anew when sub-networks join, so that no parameter idles."""
         self.method.require_gradients(epoch)
-        if self.where.world == 1:
-            return self.method
+        self._parallel = None
         # Batch-norm statistics are each process's own; the queue is the same everywhere by construction.
-        return DistributedDataParallel(self.method, broadcast_buffers=False)
+        alone = self.where.world == 1
+        self._parallel = self.method if alone else DistributedDataParallel(self.method, broadcast_buffers=False)
 
-    def _no_sync(self, parallel: nn.Module) -> AbstractContextManager[None]:
-        return parallel.no_sync() if isinstance(parallel, DistributedDataParallel) else nullcontext()
+    def _no_sync(self) -> AbstractContextManager[None]:
+        wrapped = isinstance(self._parallel, DistributedDataParallel)
+        return self._parallel.no_sync() if wrapped else nullcontext()  # type: ignore[union-attr, operator]
 
     def _autocast(self) -> AbstractContextManager[Any]:
         dtype = AMP.get(self.precision)
@@ -161,52 +328,108 @@ class Trainer:
             yield batch
 
     def _log(
-        self, output: Output, epoch: float, rate: float, speed: float, seconds: float, records: Records | None
+        self,
+        output: Output,
+        norm: Tensor,
+        epoch: float,
+        rate: float,
+        speed: float,
+        seconds: float,
+        records: Records | None,
     ) -> None:
-        loss = output.loss.item()
-        if not math.isfinite(loss) and self.precision != "fp16":
-            raise UserError(
-                f"{self.name}: the loss is {loss} at step {self.step} (learning rate {rate:g}); lower optimizer.lr "
-                f"and rerun, the checkpoint of the last finished epoch is in {self.folder}"
-            )
         if records is None:
             return
+        # All numbers in one transfer: each would wait for the GPU by itself.
+        numbers = [output.loss, norm, *(part for r in output.widths.values() for part in (r.loss, r.accuracy))]
+        loss, size, *rest = torch.stack([number.detach().double() for number in numbers]).tolist()
         widths = {
-            str(width): {"loss": result.loss.item(), "accuracy": 100 * result.accuracy.item()}
-            for width, result in output.widths.items()
+            str(width): {"loss": own, "accuracy": 100 * accuracy}
+            for width, own, accuracy in zip(output.widths, rest[::2], rest[1::2], strict=True)
         }
         values: dict[str, Any] = {
             "step": self.step,
             "epoch": round(epoch, 4),
             "lr": rate,
             "loss": loss,
+            "gradient_norm": size,
             "widths": widths,
         }
-        speeds = {"images_per_s": round(speed, 1), "data_wait": round(self._waited / seconds, 4)}
+        speeds = {
+            "images_per_s": round(speed, 1),
+            "data_wait": round(self._waited / seconds, 4),
+            "memory_mb": self._memory(),
+        }
         self._note = f"loss {loss:.4g}, waiting for data {100 * self._waited / seconds:.0f} % of the time"
         gradients = {"gradients": self._gradients} if self._gradients else {}
         records.write(values | speeds | gradients)
 
-    def _state(self, epoch: int) -> dict[str, Any]:
-        return {
-            "epoch": epoch,
-            "step": self.step,
-            "method": self.method.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-        }
+    def _memory(self) -> int:
+        """Greatest memory so far in MB: the GPU's, or this process's without one."""
+        if self.where.device.type == "cuda":
+            return round(torch.cuda.max_memory_allocated() / 1e6)
+        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)
 
-    def _resume(self) -> int:
-        """Load the newest checkpoint; gives the number of finished epochs."""
-        state = load_newest(self.folder)
-        if state is None:
-            return 0
+    def _save(self, epoch: int, *, keep: bool) -> None:
+        """Write a checkpoint; all processes call this at the same step."""
+        random_states = self._gathered(_random_state(self.where.device))
+        self._saved = time.monotonic()
+        if self.where.main:
+            state = {
+                "epoch": epoch,
+                "step": self.step,
+                "method": self.method.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "loader": self.loader.state_dict(),
+                "random": random_states,
+            }
+            self.checkpoints.save(state, keep=keep)
+
+    def _gathered(self, value: Any) -> list[Any]:
+        if self.where.world == 1:
+            return [value]
+        values = [None] * self.where.world
+        dist.all_gather_object(values, value, self._group)
+        return values
+
+    def _resume(self) -> None:
+        """Load the checkpoint to go on from."""
+        # One process looks: a damaged one is renamed.
+        path = (self.resume or self.checkpoints.newest()) if self.where.main else None
+        if self.where.world > 1:
+            shared = [path]
+            dist.broadcast_object_list(shared, 0, self._group)
+            path = shared[0]
+        if path is None:
+            return
+        state = load_checkpoint(path)
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
+        if len(state["random"]) == self.where.world:
+            _set_random_state(state["random"][self.where.rank], self.where.device)
         if self.where.main:
-            print(
-                f"{self.name}: resuming after epoch {state['epoch']}, step {self.step}, from {self.folder}", flush=True
-            )
-        return state["epoch"]
+            total = self.epochs * self.steps_per_epoch
+            print(f"{self.name}: going on after step {self.step:,} of {total:,}, from {path}", flush=True)
+
+
+def _random_state(device: torch.device) -> dict[str, Any]:
+    """States of all generators of this process, as `torch.load(weights_only=True)` can read them."""
+    name, keys, *rest = np.random.get_state(legacy=True)
+    states = {
+        "torch": torch.get_rng_state(),
+        "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
+        "python": list(random.getstate()),
+    }
+    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def _set_random_state(states: dict[str, Any], device: torch.device) -> None:
+    torch.set_rng_state(states["torch"])
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    version, values, gauss = states["python"]
+    random.setstate((version, tuple(values), gauss))
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)

@@ -98,9 +98,9 @@ class Encoder(nn.Module):
         super().__init__()
         self.backbone, self.head, self.normalize = backbone, head, normalize
 
-    def forward(self, images: Tensor, width: float = 1.0) -> Tensor:
-        """(n, 3, h, w) to (n, d)."""
-        output = self.head(self.backbone(images, width), width)
+    def forward(self, images: Tensor, width: float = 1.0, convolved: Tensor | None = None) -> Tensor:
+        """(n, 3, h, w) to (n, d); `convolved` is the images' first convolution at width 1.0, where it is known."""
+        output = self.head(self.backbone(images, width, convolved), width)
         return F.normalize(output, dim=1) if self.normalize else output
 
 

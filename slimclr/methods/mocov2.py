@@ -76,8 +76,10 @@ class MoCoV2(Method):
         key = self._key(key_images, step)
         targets = torch.zeros_like(labels)
         losses, logits, queries = {}, {}, {}
+        # Every width's first convolution is a part of the full one's.
+        convolved = None if own else self.query_encoder.backbone.conv1(query_images)
         for index, width in enumerate(self.active_widths(epoch)):
-            queries[width] = self._query(own[index - 1] if own and index else query_images, width)
+            queries[width] = self._query(own[index - 1] if own and index else query_images, width, convolved)
             logits[width] = full_precision(info_nce_logits(queries[width], key, self.queue))
             losses[width] = F.cross_entropy(logits[width] / self.temperature, targets)
         return self.combine(losses, logits, targets, queries)
@@ -91,9 +93,11 @@ class MoCoV2(Method):
         self._new_keys.append(keys)
         return keys
 
-    def _query(self, images: Tensor, width: float) -> Tensor:
+    def _query(self, images: Tensor, width: float, convolved: Tensor | None) -> Tensor:
         """Queries of one width (n, d)."""
-        return torch.cat([self.query_encoder(part, width) for part in images.chunk(self.bn_splits)])
+        first = [None] * self.bn_splits if convolved is None else convolved.chunk(self.bn_splits)
+        parts = zip(images.chunk(self.bn_splits), first, strict=True)
+        return torch.cat([self.query_encoder(part, width, known) for part, known in parts])
 
     def before_step(self, epoch: float) -> None:
         """Move the key encoder."""

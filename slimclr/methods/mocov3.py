@@ -20,9 +20,9 @@ class QueryEncoder(nn.Module):
         super().__init__()
         self.base, self.predictor = base, predictor
 
-    def forward(self, images: Tensor, width: float = 1.0) -> Tensor:
-        """(n, 3, h, w) to (n, d)."""
-        return F.normalize(self.predictor(self.base(images, width), width), dim=1)
+    def forward(self, images: Tensor, width: float = 1.0, convolved: Tensor | None = None) -> Tensor:
+        """(n, 3, h, w) to (n, d); `convolved` as for `Encoder`."""
+        return F.normalize(self.predictor(self.base(images, width, convolved), width), dim=1)
 
 
 class MoCoV3(Method):
@@ -64,15 +64,20 @@ class MoCoV3(Method):
         """Losses of the active widths, summed over both directions; `labels` are not used."""
         keys = self._keys(views)
         targets = torch.arange(len(labels), device=labels.device) + rank() * len(labels)
-        queries = {width: [self.query_encoder(view, width) for view in views] for width in self.active_widths(epoch)}
-        first, second = (
+        # Every width's first convolution is a part of the full one's.
+        first = [self.query_encoder.base.backbone.conv1(view) for view in views]
+        queries = {
+            width: [self.query_encoder(view, width, known) for view, known in zip(views, first, strict=True)]
+            for width in self.active_widths(epoch)
+        }
+        one, two = (
             self._direction({width: both[i] for width, both in queries.items()}, keys[1 - i], targets) for i in (0, 1)
         )
         widths = {
-            width: WidthResult(result.loss + second.widths[width].loss, result.accuracy)
-            for width, result in first.widths.items()
+            width: WidthResult(result.loss + two.widths[width].loss, result.accuracy)
+            for width, result in one.widths.items()
         }
-        return Output(first.loss + second.loss, widths)
+        return Output(one.loss + two.loss, widths)
 
     def _direction(self, queries: dict[float, Tensor], key: Tensor, targets: Tensor) -> Output:
         """One view's queries against the other view's keys."""

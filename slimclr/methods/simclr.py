@@ -49,9 +49,13 @@ class SimCLR(Method):
         """Losses of the active widths; `labels` are not used."""
         losses, logits, features = {}, {}, {}
         targets = torch.zeros(2 * len(labels), dtype=torch.long, device=labels.device)
+        # Every width's first convolution is a part of the full one's.
+        convolved = [self.encoder.backbone.conv1(view) for view in views]
         for width in self.active_widths(epoch):
             # Batch norm sees one view at a time, as in the reference.
-            first, second = (full_precision(self.encoder(view, width)) for view in views)
+            first, second = (
+                full_precision(self.encoder(view, width, known)) for view, known in zip(views, convolved, strict=True)
+            )
             everything = [gather_with_gradient(first), gather_with_gradient(second)]
             logits[width] = nt_xent_logits(first, second, *everything, offset=rank() * len(first))
             losses[width] = F.cross_entropy(logits[width] / self.temperature, targets)

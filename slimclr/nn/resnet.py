@@ -1,11 +1,14 @@
 """Slimmable ResNets: with bottleneck blocks (torchvision's v1.5: the stride is on the 3x3 convolution), and CIFAR's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 from slimclr.arch import BLOCKS, CIFAR_BLOCKS, DEPTHS, arch_name
 from slimclr.nn.layers import SlimmableConv2d, SwitchableBatchNorm2d
@@ -107,6 +110,10 @@ class SlimmableResNet(nn.Module):
         zero_init_residual: The last batch norm of each block starts at 0, so that a block starts as the identity.
         overlap: Sub-networks share their channels; see `channel_slices`.
 
+    Attributes:
+        checkpointing: Each block's activations are computed again in the backward pass instead of being kept.
+        compiled: (output of the stem) -> outputs of the stages, by width, see `slimclr.nn.compiled`; or empty.
+
     Raises:
         ValueError: Unknown depth, widths without 1.0, or a width that does not give whole channels.
     """
@@ -132,6 +139,8 @@ class SlimmableResNet(nn.Module):
         if self.widths[0] != 1.0:
             raise ValueError(f"widths {list(widths)} need 1.0, the full network, as the largest")
         self.depth, self.base_width, self.overlap = depth, base_width, overlap
+        self.checkpointing = False
+        self.compiled: dict[float, Callable[[Tensor], tuple[Tensor, ...]]] = {}
         self.conv1 = SlimmableConv2d(
             3, base_width, self.stem_kernel, self.widths, stride=self.stem_stride, fixed_in=True, overlap=overlap
         )
@@ -174,32 +183,44 @@ class SlimmableResNet(nn.Module):
             "overlap": self.overlap,
         }
 
-    def stem(self, x: Tensor, width: float) -> Tensor:
+    def stem(self, x: Tensor, width: float, convolved: Tensor | None = None) -> Tensor:
         """What comes before the stages: (n, 3, h, w) to (n, base_width * width, h / 4, w / 4)."""
-        x = F.relu(self.bn1(self.conv1(x, width), width), inplace=True)
-        return F.max_pool2d(x, 3, stride=2, padding=1)
+        return F.max_pool2d(self._first(x, width, convolved), 3, stride=2, padding=1)
 
-    def feature_maps(self, x: Tensor, width: float = 1.0) -> tuple[Tensor, ...]:
+    def _first(self, x: Tensor, width: float, convolved: Tensor | None) -> Tensor:
+        """First convolution, batch norm and ReLU."""
+        x = self.conv1(x, width) if convolved is None else _channels(convolved, self.conv1.out_slices[width])
+        return F.relu(self.bn1(x, width), inplace=True)
+
+    def feature_maps(self, x: Tensor, width: float = 1.0, convolved: Tensor | None = None) -> tuple[Tensor, ...]:
         """Outputs of the stages.
 
         Args:
             x: Normalised images (n, 3, h, w).
             width: Which sub-network.
+            convolved: `conv1(x)`, where it is known: every width's first convolution gives some channels of it.
 
         Returns:
             Four maps (n, stage_channels[i] * width, h / 4 / 2^i, w / 4 / 2^i).
         """
-        x = self.stem(x, width)
+        x = self.stem(x, width, convolved)
+        return self.compiled[width](x) if self.compiled else self.run_stages(x, width)
+
+    def run_stages(self, x: Tensor, width: float) -> tuple[Tensor, ...]:
+        """Outputs of the stages for an output of the stem."""
         maps = []
         for stage in self.stages:
             for block in stage.children():
-                x = block(x, width)
+                if self.checkpointing and torch.is_grad_enabled():
+                    x = checkpoint(block, x, width, use_reentrant=False, context_fn=lambda: _contexts(block))  # noqa: B023
+                else:
+                    x = block(x, width)
             maps.append(x)
         return tuple(maps)
 
-    def forward(self, x: Tensor, width: float = 1.0) -> Tensor:
-        """Features after global average pooling: (n, 3, h, w) to (n, out_features * width)."""
-        return torch.flatten(F.adaptive_avg_pool2d(self.feature_maps(x, width)[-1], 1), 1)
+    def forward(self, x: Tensor, width: float = 1.0, convolved: Tensor | None = None) -> Tensor:
+        """Features after global average pooling: (n, 3, h, w) to (n, out_features * width); see `feature_maps`."""
+        return torch.flatten(F.adaptive_avg_pool2d(self.feature_maps(x, width, convolved)[-1], 1), 1)
 
 
 class SlimmableCifarResNet(SlimmableResNet):
@@ -212,9 +233,36 @@ class SlimmableCifarResNet(SlimmableResNet):
     block = BasicBlock
     stem_kernel, stem_stride = 3, 1
 
-    def stem(self, x: Tensor, width: float) -> Tensor:
+    def stem(self, x: Tensor, width: float, convolved: Tensor | None = None) -> Tensor:
         """What comes before the stages: (n, 3, h, w) to (n, base_width * width, h, w)."""
-        return F.relu(self.bn1(self.conv1(x, width), width), inplace=True)
+        return self._first(x, width, convolved)
+
+
+def _channels(x: Tensor, channels: slice) -> Tensor:
+    """Some channels, in one piece and in the same memory format; all of them without a copy."""
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    return x[:, channels].contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
+def _contexts(block: nn.Module) -> tuple[Any, Any]:
+    """What surrounds a block's forward pass and its repetition, which must not count for the running statistics."""
+    return nullcontext(), _statistics_kept(block)
+
+
+@contextmanager
+def _statistics_kept(block: nn.Module) -> Iterator[None]:
+    norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    counts = [None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone() for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum, count in zip(norms, momenta, counts, strict=True):
+            norm.momentum = momentum
+            if count is not None and norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.copy_(count)
 
 
 def build_backbone(

@@ -11,10 +11,11 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from slimclr.config import Distillation, Optimizer, Pretrain, Schedule, dump, fingerprint
+from slimclr.config import Distillation, Optimizer, Pretrain, Probe, Schedule, dump, fingerprint
 from slimclr.data import open_images
 from slimclr.data.loaders import training_loader
 from slimclr.engine.distributed import Processes, processes
+from slimclr.engine.folder import finish, folder_of, open_folder
 from slimclr.engine.loop import Trainer
 from slimclr.engine.plan import plan_batch
 from slimclr.engine.records import copy_records
@@ -29,15 +30,26 @@ from slimclr.losses import (
 )
 from slimclr.methods import METHODS, Method, SubNetworkLoss
 from slimclr.nn import SlimmableResNet, build_backbone
+from slimclr.nn.compiled import compile_widths
 from slimclr.nn.counts import count_macs, count_parameters
 from slimclr.nn.sync import synchronise_batch_norm
 from slimclr.nn.weights import BACKBONE, save_weights
 from slimclr.optim import LARS, learning_rate
+from slimclr.probe.knn import KNNMonitor
 from slimclr.provenance import provenance
 
 
 def pretrain(
-    recipe: Pretrain, *, run: str, seed: int, data: Path | None, out: Path, checkpoints: Path, gpus: int, paper: bool
+    recipe: Pretrain,
+    *,
+    run: str,
+    seed: int,
+    data: Path | None,
+    out: Path,
+    checkpoints: Path,
+    gpus: int,
+    paper: bool,
+    resume: Path | None = None,
 ) -> None:
     """Train one run and write weights.safetensors, config.yaml, metrics.jsonl and metrics.json into `out`.
 
@@ -50,9 +62,14 @@ def pretrain(
         checkpoints: Folder of this run's rolling checkpoints.
         gpus: GPUs to use; 0 is the CPU.
         paper: The recipe is the paper's.
+        resume: Checkpoint to go on from; None takes the newest of this recipe, or begins.
+
+    Raises:
+        Preempted: SIGTERM or SIGUSR1 asked to stop; run it again.
     """
     started = time.time()
-    folder = checkpoints / fingerprint(recipe)[:12] / f"seed{seed}"
+    part = f"seed{seed}"
+    folder = folder_of(checkpoints, recipe, part)
     torch.manual_seed(seed)
     backbone = _backbone(recipe)
     if recipe.method.name == "random":
@@ -63,10 +80,16 @@ def pretrain(
         write_text(folder / "metrics.jsonl", "")
         main = True
     else:
-        with processes(gpus) as where:
-            trainer, deviations = _trainer(recipe, backbone, run, seed, data, folder, where)
+        set_precision(recipe)
+        with (
+            processes(gpus, folder / "errors") as where,
+            open_folder(checkpoints, recipe, part=part, main=where.main),
+        ):
+            trainer, deviations = _trainer(recipe, backbone, run, seed, data, folder, where, resume)
             trainer.train()
             exported, steps, main = trainer.method.exported(), trainer.step, where.main
+            if main:
+                finish(folder, recipe)
     if main:
         if not paper:
             deviations = ["it is not a run of the paper", *deviations]
@@ -74,7 +97,14 @@ def pretrain(
 
 
 def _trainer(
-    recipe: Pretrain, backbone: SlimmableResNet, run: str, seed: int, data: Path | None, folder: Path, where: Processes
+    recipe: Pretrain,
+    backbone: SlimmableResNet,
+    run: str,
+    seed: int,
+    data: Path | None,
+    folder: Path,
+    where: Processes,
+    resume: Path | None,
 ) -> tuple[Trainer, list[str]]:
     plan = plan_batch(recipe, where.world)
     if data is None:
@@ -100,6 +130,14 @@ def _trainer(
         device=where.device,
     )
     steps_per_epoch = len(loader) // plan.accumulation
+    backbone.checkpointing = recipe.activation_checkpointing
+    if recipe.compile:
+        for module in method.modules():
+            if isinstance(module, SlimmableResNet):
+                compile_widths(module)
+    monitor = None
+    if recipe.knn:
+        monitor = KNNMonitor(recipe.knn, backbone, images, image_size=recipe.image_size, seed=seed, where=where)
     trainer = Trainer(
         method=method,
         optimizer=build_optimizer(recipe.optimizer, method.trainable()),
@@ -119,6 +157,11 @@ def _trainer(
         grad_clip=recipe.optimizer.grad_clip,
         log_every=recipe.log_every,
         gradients_every=recipe.gradients_every,
+        checkpoint_minutes=recipe.checkpoint_minutes,
+        keep_every_epochs=recipe.keep_every_epochs,
+        monitor=monitor,
+        monitor_every=recipe.knn.every if recipe.knn else 1,
+        resume=resume,
         name=f"pretrain {run}",
     )
     return trainer, list(plan.deviations)
@@ -154,12 +197,30 @@ def build_method(recipe: Pretrain, backbone: SlimmableResNet, *, classes: int, s
     )
 
 
+def set_precision(recipe: Pretrain | Probe) -> None:
+    """Let a GPU choose its fastest kernels, with TF32 where the recipe allows it."""
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = recipe.tf32
+    torch.set_float32_matmul_precision("high" if recipe.tf32 else "highest")
+
+
 def to_device(module: nn.Module, device: torch.device) -> None:
     """Move a network, its convolutions in the memory format that they are fastest in."""
     module.to(device)
     for parameter in module.parameters():
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+            if parameter.requires_grad:
+                parameter.register_hook(partial(_with_strides, parameter.stride()))
+
+
+def _with_strides(strides: tuple[int, ...], gradient: Tensor) -> Tensor:
+    """A convolution's gradient as its weight lies in memory, which DistributedDataParallel wants, or it warns."""
+    if gradient.stride() == strides:
+        return gradient
+    gradient = gradient.contiguous(memory_format=torch.channels_last)
+    # A 1x1 kernel's strides have several names for the same places.
+    return gradient.as_strided(gradient.shape, strides)
 
 
 def build_combination(recipe: Pretrain, widths: Sequence[float]) -> SubNetworkLoss:
@@ -189,12 +250,15 @@ def build_distillation(settings: Distillation) -> Callable[[Tensor, Tensor, Tens
 
 def build_optimizer(settings: Optimizer, module: nn.Module) -> torch.optim.Optimizer:
     """The optimiser of a recipe; weight decay applies to every parameter, as in the reference (LARS: to matrices)."""
-    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.SGD
+    options: dict[str, Any] = {"lr": settings.lr, "momentum": settings.momentum, "weight_decay": settings.weight_decay}
     if settings.name == "lars":
-        optimizer = partial(LARS, trust=settings.trust)
-    return optimizer(
-        module.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
-    )
+        return LARS(module.parameters(), trust=settings.trust, **options)
+    sgd = torch.optim.SGD(module.parameters(), fused=True, **options)
+    if settings.momentum:
+        # The fused kernel wants all buffers or none, and sub-networks begin later than the full network.
+        for parameter in module.parameters():
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return sgd
 
 
 def build_schedule(
@@ -263,5 +327,5 @@ def _write(
 
 
 def _last_widths(path: Path) -> dict[str, Any]:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return json.loads(lines[-1])["widths"] if lines else {}
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return next((line["widths"] for line in reversed(lines) if "widths" in line), {})

@@ -9,6 +9,7 @@ from slimclr.config import Probe, fingerprint
 from slimclr.data import open_images
 from slimclr.data.loaders import Images, training_loader, validation_loader
 from slimclr.engine.distributed import Processes, processes
+from slimclr.engine.folder import finish, folder_of, open_folder
 from slimclr.engine.loop import Trainer
 from slimclr.errors import UserError
 from slimclr.files import sha256, write_json
@@ -16,7 +17,7 @@ from slimclr.nn import SlimmableResNet
 from slimclr.nn.weights import load_backbone, read_weights
 from slimclr.probe import LinearProbe, OwnClassifier, evaluate
 from slimclr.provenance import provenance
-from slimclr.stages.pretrain import build_optimizer, build_schedule, to_device
+from slimclr.stages.pretrain import build_optimizer, build_schedule, set_precision, to_device
 
 
 def probe(
@@ -48,11 +49,16 @@ def probe(
     backbone, _ = load_backbone(weights)
     digest = sha256(weights)
     # Classifiers of other weights are of no use to this backbone.
-    folder = checkpoints / fingerprint(recipe)[:12] / f"seed{seed}-{digest[:12]}"
+    part = f"seed{seed}-{digest[:12]}"
+    folder = folder_of(checkpoints, recipe, part)
+    set_precision(recipe)
     train_images, val_images = open_images(train), open_images(val)
     if list(train_images.classes) != list(val_images.classes):
         raise UserError(f"{val}: its classes differ from those of {train}; extract both from the same archives")
-    with processes(gpus) as where:
+    with (
+        processes(gpus, folder / "errors") as where,
+        open_folder(checkpoints, recipe, part=part, main=where.main),
+    ):
         if recipe.batch % where.world:
             raise UserError(f"probe.batch: {recipe.batch} images do not divide among {where.world} GPUs")
         torch.manual_seed(seed)
@@ -79,6 +85,7 @@ def probe(
         accuracies = evaluate(method, loader, where.device)
         if not where.main:
             return
+        finish(folder, recipe)
     write_json(
         out,
         {
@@ -125,6 +132,7 @@ def _train(
         folder=folder,
         grad_clip=recipe.optimizer.grad_clip,
         log_every=recipe.log_every,
+        checkpoint_minutes=recipe.checkpoint_minutes,
         name=f"probe {run}",
     ).train()
 

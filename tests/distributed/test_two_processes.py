@@ -2,10 +2,13 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
+import torch
 
 from slimclr.data.miniature import write_miniature
 from slimclr.nn.weights import load_backbone
@@ -50,6 +53,7 @@ def test_widths_join_at_slow_start_without_idle_parameters(data, tmp_path, metho
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "unused" not in done.stderr
+    assert "strides" not in done.stderr
     lines = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
     assert [sorted(line["widths"]) for line in lines] == [["1.0"]] * 5 + [["0.5", "1.0"]] * 5
     backbone, meta = load_backbone(tmp_path / "out/weights.safetensors")
@@ -57,3 +61,63 @@ def test_widths_join_at_slow_start_without_idle_parameters(data, tmp_path, metho
     assert backbone.widths == (1.0, 0.5)
     metrics = json.loads((tmp_path / "out/metrics.json").read_text())
     assert "with one process the keys' batch norm is not shuffled" not in metrics["comparable_because"]
+
+
+def start(data, folder, recipe):
+    job = ["pretrain", "--name", "two", "--data", data, "--out", folder / "out", "--checkpoints", folder / "work"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.distributed.launch_job", *job, "--recipe", json.dumps(recipe)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+
+
+def last_state(folder):
+    """The newest checkpoint of a run."""
+    return torch.load(sorted(folder.glob("work/*/seed0/step_*.pt"))[-1], weights_only=True)
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize("whom", ["the launcher", "all processes"])
+def test_asked_to_stop_both_processes_leave_one_checkpoint_and_go_on_exactly(data, tmp_path, whom):
+    recipe = RECIPE | {"method": {"name": "mocov2", "dim": 16, "queue": 64}, "epochs": 8}
+    with start(data, tmp_path / "whole", recipe) as whole:
+        assert whole.wait() == 0, whole.stderr.read()[-3000:]
+    folder = tmp_path / "stopped"
+    with start(data, folder, recipe) as stopped:
+        while not list(folder.glob("work/*/seed0/step_*.pt")) and stopped.poll() is None:
+            time.sleep(0.01)
+        asked = time.monotonic()
+        if whom == "the launcher":
+            stopped.send_signal(signal.SIGUSR1)
+        else:  # as Slurm does
+            os.killpg(stopped.pid, signal.SIGTERM)
+        code, told = stopped.wait(), stopped.stderr.read()
+    assert code == 75, told[-3000:]
+    assert time.monotonic() - asked < 30
+    assert "run this stage again, it goes on from there" in told
+    assert "Traceback" not in told
+    assert 0 < last_state(folder)["step"] < 40
+    assert not (folder / "out/metrics.json").exists()
+    with start(data, folder, recipe) as resumed:
+        assert resumed.wait() == 0, resumed.stderr.read()[-3000:]
+    one, other = last_state(tmp_path / "whole"), last_state(folder)
+    assert one["step"] == other["step"] == 40
+    assert len(one["random"]) == 2
+    for name, tensor in one["method"].items():
+        # the second process's statistics are not kept: they decide nothing
+        assert torch.equal(other["method"][name], tensor), name
+
+
+@pytest.mark.ddp
+def test_a_loss_that_is_not_finite_ends_both_processes_with_a_line(data, tmp_path):
+    recipe = RECIPE | {"method": {"name": "simclr", "dim": 16}, "optimizer": {"lr": 1e20}}
+    with start(data, tmp_path, recipe) as process:
+        told = process.communicate(timeout=300)[1]
+    assert process.returncode != 0
+    assert "lower optimizer.lr and rerun" in told
+    (left,) = {path.parent for path in tmp_path.glob("work/*/seed0/errors/rank_*.log")}
+    assert {path.name for path in left.iterdir()} == {"rank_0.log", "rank_1.log"}

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -27,6 +29,7 @@ except UserError as error:
 
 WORK = Path(CONFIG.paths.work)
 RAW = Path(CONFIG.paths.raw)
+DATA_SET = "cifar10" if CONFIG.cifar10 else "imagenet"
 
 # Folder name of a run and seed -> run, and -> seed.
 RUN_OF = {
@@ -54,14 +57,20 @@ def in_environment(name):
     return f'{name}_env() {{{{ {folder}"$@"; }}}}; '
 
 
+# A prefix replaces Snakemake's own, without which a command that fails before `| tee` would count as a success.
 shell.prefix(
-    "".join(in_environment(name) for name in ("train", "detection", "recordio"))
+    "set -euo pipefail; "
+    + "".join(in_environment(name) for name in ("train", "detection", "recordio"))
 )
+# Slurm signals every process of a job. Snakemake, the shell and tee wait for the training, which writes a checkpoint and
+# ends; Snakemake waits after SIGTERM by itself.
+STOP_AT_A_STEP = "trap '' TERM USR1; "
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 IMAGES = yaml.safe_load((ROOT / "containers/images.yaml").read_text())
 
 
 pathvars:
-    data=str(WORK / "data"),
+    data=str(WORK / "data" / DATA_SET),
     results=str(WORK / "results"),
     checkpoints=str(WORK / "checkpoints"),
     logs=str(WORK / "logs"),
@@ -105,6 +114,46 @@ def image(name):
     return str(path)
 
 
+def enter_containers():
+    """Tell apptainer, by its environment variables, what a container sees beside its image and the working directory.
+
+    The profiles' `apptainer-args` say how it is started; what is here depends on the config and the machine. Jobs that
+    Slurm runs inherit it and find their own out again.
+    """
+    program = "APPTAINER" if shutil.which("apptainer") else "SINGULARITY"
+    inputs = CONFIG.imagenet
+    raw = [CONFIG.coco, inputs.train, inputs.val, inputs.devkit, CONFIG.cifar10 or ""]
+    work = ["", "data", "results", "checkpoints"]
+    places = [ROOT, ROOT / CONFIG.references]
+    places += [RAW / name for name in raw] + [WORK / name for name in work]
+    if not WORK.exists():
+        places.append(next(path for path in WORK.absolute().parents if path.exists()))
+    # A job's commands name a path as it is written; a link on the way ends at the resolved one.
+    paths = {path for place in places for path in (place.absolute(), place.resolve())}
+    paths = {path for path in paths if path.exists() and path != Path("/")}
+    binds = [str(path) for path in sorted(paths) if not paths & set(path.parents)]
+    given = os.environ.get(f"{program}_BIND", "").split(",")
+    os.environ[f"{program}_BIND"] = ",".join(dict.fromkeys(filter(None, given + binds)))
+
+    # `--cleanenv` keeps everything out, also what a job needs of its machine.
+    for key in list(os.environ):
+        if key.startswith(("CUDA_VISIBLE_DEVICES", "NCCL_", "GLOO_", "SLURM_")):
+            os.environ[f"{program}ENV_{key}"] = os.environ[key]
+
+    # Home is the working directory there; what libraries would leave in it lies beside Snakemake's own files.
+    for key in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        os.environ[f"{program}ENV_{key}"] = os.path.abspath(f".snakemake/{key}")
+
+    # --nv, where a GPU is asked for: a Slurm job knows whether it has one, on one machine it is there or not.
+    asked = [os.environ.get(f"SLURM_{name}") for name in ("JOB_GPUS", "GPUS_ON_NODE")]
+    if gpu_count() and (any(asked) or "SLURM_JOB_ID" not in os.environ):
+        os.environ[f"{program}_NV"] = "1"
+
+
+if IN_CONTAINERS:
+    enter_containers()
+
+
 def recipe(wildcards):
     """The recipe of the run that a job's wildcards name."""
     return RECIPES[RUN_OF[wildcards.run]]
@@ -140,10 +189,8 @@ def gpus(wildcards):
 
 def extracted(split):
     """Outputs of an extraction."""
-    folder = f"<data>/imagenet/{split}"
-    straight = (
-        {} if CONFIG.imagenet.keep_folder else {"lmdb": f"<data>/imagenet/{split}.lmdb"}
-    )
+    folder = f"<data>/{split}"
+    straight = {} if CONFIG.imagenet.keep_folder else {"lmdb": f"<data>/{split}.lmdb"}
     return {
         "manifest": f"{folder}/manifest.parquet",
         "report": f"{folder}/data_report.json",

@@ -7,7 +7,7 @@ rule pretrain:
         data=lambda wildcards: (
             []
             if recipe(wildcards).pretrain.method.name == "random"
-            else "<data>/imagenet/train.lmdb"
+            else "<data>/train.lmdb"
         ),
     output:
         weights="<results>/pretrain/{run}/weights.safetensors",
@@ -24,6 +24,7 @@ rule pretrain:
     threads: half_the_cores()
     resources:
         gpu=gpus,
+        nodes=1,
     params:
         recipe=lambda wildcards: section(recipe(wildcards).pretrain),
         seed=lambda wildcards: SEED_OF[wildcards.run],
@@ -34,6 +35,7 @@ rule pretrain:
             WORK / f"checkpoints/pretrain/{wildcards.run}"
         ),
     shell:
-        "train_env slimclr pretrain --name {wildcards.run} --seed {params.seed} --gpus {resources.gpu} {params.paper}"
+        STOP_AT_A_STEP
+        + "train_env slimclr pretrain --name {wildcards.run} --seed {params.seed} --gpus {resources.gpu} --nodes {resources.nodes} {params.paper}"
         " {params.data} --out {params.out:q} --checkpoints {params.checkpoints:q}"
         " --recipe {params.recipe:q} 2>&1 | tee -a {log}"

@@ -5,8 +5,8 @@ rule probe:
     input:
         environment("train"),
         weights="<results>/pretrain/{run}/weights.safetensors",
-        train="<data>/imagenet/train.lmdb",
-        val="<data>/imagenet/val.lmdb",
+        train="<data>/train.lmdb",
+        val="<data>/val.lmdb",
     output:
         metrics="<results>/probe/{run}/metrics.json",
     log:
@@ -18,11 +18,13 @@ rule probe:
     threads: half_the_cores()
     resources:
         gpu=gpus,
+        nodes=1,
     params:
         recipe=lambda wildcards: section(recipe(wildcards).probe),
         seed=lambda wildcards: SEED_OF[wildcards.run],
         checkpoints=lambda wildcards: str(WORK / f"checkpoints/probe/{wildcards.run}"),
     shell:
-        "train_env slimclr probe --name {wildcards.run} --seed {params.seed} --gpus {resources.gpu}"
+        STOP_AT_A_STEP
+        + "train_env slimclr probe --name {wildcards.run} --seed {params.seed} --gpus {resources.gpu} --nodes {resources.nodes}"
         " --weights {input.weights:q} --train {input.train:q} --val {input.val:q} --out {output.metrics:q}"
         " --checkpoints {params.checkpoints:q} --recipe {params.recipe:q} 2>&1 | tee -a {log}"

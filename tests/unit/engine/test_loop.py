@@ -1,65 +1,19 @@
 """The training loop: slow start, resume, records."""
 
+import dataclasses
 import json
-from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 
-from slimclr.data.loaders import training_loader
 from slimclr.engine.checkpoints import list_checkpoints
-from slimclr.engine.distributed import Processes
-from slimclr.engine.loop import Trainer
 from slimclr.errors import UserError
-from slimclr.losses import kl_distillation, loss_weights
-from slimclr.methods import MoCoV2, SubNetworkLoss
-from slimclr.nn import SlimmableResNet
-
-WIDTHS = (1.0, 0.5)
-ALONE = Processes(0, 1, torch.device("cpu"))
-
-
-def trainer(images, folder, *, epochs=3, lr=0.05, slow_start_epoch=1, workers=0, schedule=None, accumulation=1):
-    torch.manual_seed(0)
-    method = MoCoV2(
-        SlimmableResNet(14, 8, WIDTHS),
-        dim=16,
-        queue=32,
-        momentum=0.9,
-        slow_start_epoch=slow_start_epoch,
-        combine=SubNetworkLoss(
-            loss_weights("sub_sum_to_full", WIDTHS),
-            partial(kl_distillation, student_temperature=5.0, teacher_temperature=5.0),
-        ),
-    )
-    loader = training_loader(
-        images,
-        "mocov2",
-        image_size=32,
-        total_batch=16,
-        batch=16 // accumulation,
-        seed=0,
-        workers=workers,
-    )
-    return Trainer(
-        method=method,
-        optimizer=torch.optim.SGD(method.trainable().parameters(), lr=lr, momentum=0.9, weight_decay=1e-4),
-        schedule=schedule or (lambda step: lr),
-        loader=loader,
-        epochs=epochs,
-        where=ALONE,
-        folder=folder,
-        accumulation=accumulation,
-        log_every=1,
-    )
+from tests.unit.engine.small_run import trainer
 
 
 def records(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def losses(folder):
-    return [(line["step"], line["loss"]) for line in records(folder)]
 
 
 def test_sub_networks_join_at_slow_start_and_are_untouched_before(images, tmp_path):
@@ -76,30 +30,6 @@ def test_sub_networks_join_at_slow_start_and_are_untouched_before(images, tmp_pa
     assert [sorted(line["widths"]) for line in records(tmp_path)] == [["1.0"], ["1.0"], ["0.5", "1.0"], ["0.5", "1.0"]]
 
 
-def test_resume_equals_an_uninterrupted_run(images, tmp_path):
-    whole = trainer(images, tmp_path / "whole")
-    whole.train()
-
-    class Killed(Exception):
-        pass
-
-    def die_in_the_third_epoch(step):
-        if step == 5:
-            raise Killed
-        return 0.05
-
-    with pytest.raises(Killed):
-        trainer(images, tmp_path / "killed", schedule=die_in_the_third_epoch).train()
-    assert [path.name for path in list_checkpoints(tmp_path / "killed")] == ["epoch_00001.pt", "epoch_00002.pt"]
-    assert losses(tmp_path / "killed")[-1][0] == 5  # a step of the epoch that has no checkpoint yet
-    # another number of workers changes nothing
-    resumed = trainer(images, tmp_path / "killed", workers=1)
-    resumed.train()
-    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
-    for name, tensor in whole.method.state_dict().items():
-        assert torch.equal(resumed.method.state_dict()[name], tensor), name
-
-
 def test_a_finished_run_trains_no_further(images, tmp_path):
     trainer(images, tmp_path, epochs=1).train()
     again = trainer(images, tmp_path, epochs=1)
@@ -107,18 +37,37 @@ def test_a_finished_run_trains_no_further(images, tmp_path):
     assert again.step == 2
 
 
-def test_a_loss_that_is_not_finite_stops_before_it_is_saved(images, tmp_path):
-    with pytest.raises(UserError, match=r"the loss is nan at step.*lower optimizer.lr"):
-        trainer(images, tmp_path, lr=1e20).train()
+def test_a_loss_that_is_not_finite_moves_nothing_and_leaves_what_to_look_at(images, tmp_path):
+    run = trainer(images, tmp_path, epochs=1, log_every=100)
+    before = {name: tensor.clone() for name, tensor in run.method.query_encoder.state_dict().items()}
+    start, seen = run.method.forward, []
+
+    def spoilt(*arguments):
+        output = start(*arguments)
+        seen.append({name: p.detach().clone() for name, p in run.method.query_encoder.named_parameters()})
+        return dataclasses.replace(output, loss=output.loss * float("nan")) if len(seen) == 2 else output
+
+    run.method.forward = spoilt
+    with pytest.raises(UserError, match=r"the loss is nan at step 2 .*did not move.*lower optimizer.lr") as error:
+        run.train()
     assert list_checkpoints(tmp_path) == []
+    for name, parameter in run.method.query_encoder.named_parameters():
+        assert torch.equal(parameter, seen[1][name])  # the first step moved it, the second did not
+    assert any(not torch.equal(seen[1][name], before[name]) for name in seen[1])
+    (path,) = tmp_path.glob("not_finite_step_*.pt")
+    assert str(path) in str(error.value)
+    left = torch.load(path, weights_only=True)
+    assert left["step"] == 2
+    assert "backbone.conv1.weight" in left["not_finite_gradients"]
+    assert [batch.tolist() for batch in left["images"]] == [run.loader.order.batches(0)[1].tolist()]
 
 
-def test_a_damaged_checkpoint_is_named(images, tmp_path):
-    trainer(images, tmp_path, epochs=2).train()
-    newest = list_checkpoints(tmp_path)[-1]
-    newest.write_bytes(newest.read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"epoch_00002.pt: damaged checkpoint.*delete it"):
-        trainer(images, tmp_path).train()
+def test_a_gradient_that_is_not_finite_stops_too(images, tmp_path):
+    run = trainer(images, tmp_path, epochs=1)
+    run.method.query_encoder.backbone.conv1.weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(UserError, match=r"at step 1 .*1 parameters? ha"):
+        run.train()
+    assert all(parameter.isfinite().all() for parameter in run.method.parameters())
 
 
 def test_accumulated_batches_are_one_step(images, tmp_path):
@@ -177,3 +126,26 @@ def test_gradient_records_come_at_their_interval(images, tmp_path):
     assert gradients["widths"]["1.0"]["ratio"] is None  # the full network has no rest
     assert -1 <= gradients["cosine"]["1.0/0.5"] <= 1
     assert gradients["last_layer"]["singular_1"] >= gradients["last_layer"]["singular_2"] > 0
+
+
+def test_the_monitor_reports_at_its_epochs(images, tmp_path):
+    run = trainer(images, tmp_path, epochs=3)
+    run.monitor, run.monitor_every = lambda: {"knn": {"1.0": 12.5}}, 2
+    run.train()
+    assert [(line["step"], line["knn"]) for line in records(tmp_path) if "knn" in line] == [(4, {"1.0": 12.5})]
+
+
+@pytest.mark.slow
+def test_memory_stays_flat(images, tmp_path):
+    run = trainer(images, tmp_path, epochs=130, log_every=1000)
+    used = []
+
+    def watched(step):
+        if step in (60, 259):
+            fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+            used.append(int(fields["RssAnon"].split()[0]) / 1024)
+        return 0.05
+
+    run.schedule = watched
+    run.train()
+    assert used[1] - used[0] < 30  # MB, in 200 steps

@@ -1,0 +1,54 @@
+"""Signals that ask a run to stop soon: a checkpoint at the next step's end, then an exit code of its own."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+EXIT_CODE = 75
+"""EX_TEMPFAIL: stopped on request, and to be run again."""
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+EXIT_FOLDER = "SLIMCLR_EXIT_FOLDER"
+"""Where processes under a launcher leave their process id and, when they were stopped, their exit code."""
+
+
+class Preempted(Exception):
+    """A run stopped on request, with a checkpoint."""
+
+
+class Request:
+    """Whether a signal asked this process to stop.
+
+    Attributes:
+        signal: Its name; empty as long as none came.
+    """
+
+    signal: str = ""
+
+
+@contextmanager
+def stop_requests() -> Iterator[Request]:
+    """Take SIGTERM and SIGUSR1 as requests to stop, until the end of the block."""
+    request = Request()
+
+    def note(number: int, _: object) -> None:
+        request.signal = signal.Signals(number).name
+
+    before = {number: signal.signal(number, note) for number in SIGNALS}
+    if EXIT_FOLDER in os.environ:
+        # From now on the launcher may pass signals on to this process.
+        (Path(os.environ[EXIT_FOLDER]) / f"{os.getpid()}.pid").touch()
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def exit_code() -> int:
+    """The exit code of a stopped process; under a launcher, which takes any but 0 for a crash, it is left in a file."""
+    if EXIT_FOLDER not in os.environ:
+        return EXIT_CODE
+    (Path(os.environ[EXIT_FOLDER]) / "code").write_text(str(EXIT_CODE))
+    return 0

@@ -1,0 +1,135 @@
+"""A nearest-neighbour classifier of every width, cheap enough to watch a training (arXiv 1805.01978, section 3.4)."""
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+from slimclr.config import KNN
+from slimclr.data.loaders import Images, validation_loader
+from slimclr.engine.distributed import Processes
+from slimclr.errors import UserError
+from slimclr.nn import SlimmableResNet
+from slimclr.seeds import derived_seed
+
+_BATCH = 64
+
+
+def knn_predict(
+    queries: Tensor, bank: Tensor, labels: Tensor, *, classes: int, neighbours: int, temperature: float
+) -> Tensor:
+    """The class with the most votes among the nearest features, each vote weighted by exp(cosine / temperature).
+
+    Args:
+        queries: Features of unit length (n, d).
+        bank: Features of unit length (m, d).
+        labels: Classes of the bank (m,).
+        classes: Number of classes.
+        neighbours: Number of neighbours that vote; all where the bank has fewer.
+        temperature: Softens the weights.
+
+    Returns:
+        Class of every query (n,).
+    """
+    nearest = (queries @ bank.T).topk(min(neighbours, len(bank)), dim=1)
+    votes = torch.zeros(len(queries), classes, device=queries.device)
+    votes.scatter_add_(1, labels[nearest.indices], (nearest.values.float() / temperature).exp())
+    return votes.argmax(dim=1)
+
+
+class KNNMonitor:
+    """Classifies some training images by their neighbours among others, for every width; all processes call it.
+
+    Args:
+        settings: How many images, how many neighbours.
+        backbone: The network, evaluated with its running statistics.
+        images: Training images.
+        image_size: Side of the centre crop in pixels; the shorter side is scaled to 8/7 of it.
+        seed: Seed of the choice of images.
+        where: This process; each takes its share of the images.
+
+    Raises:
+        UserError: There are fewer images than `bank` and `queries` ask for.
+    """
+
+    def __init__(
+        self, settings: KNN, backbone: SlimmableResNet, images: Images, *, image_size: int, seed: int, where: Processes
+    ):
+        wanted = settings.bank + settings.queries
+        if len(images) < wanted:
+            raise UserError(
+                f"pretrain.knn: bank and queries ask for {wanted:,} images, the training set has {len(images):,}; "
+                "make them smaller"
+            )
+        self.settings, self.backbone, self.where = settings, backbone, where
+        self.classes = len(images.classes)
+        order = np.random.default_rng(derived_seed("knn", seed)).permutation(len(images))[:wanted]
+        chosen = (order[: settings.bank], order[settings.bank :])
+        self._loaders = [
+            validation_loader(
+                images,
+                resize=round(image_size * 8 / 7),
+                image_size=image_size,
+                batch=_BATCH,
+                workers=0,
+                rank=where.rank,
+                world=where.world,
+                chosen=np.sort(part).tolist(),
+            )
+            for part in chosen
+        ]
+
+    @torch.no_grad()
+    def __call__(self) -> dict[str, Any]:
+        """`{"knn": {width: percent right}}`."""
+        was_training = self.backbone.training
+        self.backbone.eval()
+        bank, labels = self._features(0)
+        queries, targets = self._features(1)
+        right = torch.zeros(len(self.backbone.widths) + 1, dtype=torch.float64, device=self.where.device)
+        right[-1] = len(targets)
+        for index, width in enumerate(self.backbone.widths):
+            everything, classes = self._gather(bank[width]), self._gather(labels)
+            for rows, wanted in zip(queries[width].split(1024), targets.split(1024), strict=True):
+                predicted = knn_predict(
+                    rows,
+                    everything,
+                    classes,
+                    classes=self.classes,
+                    neighbours=self.settings.neighbours,
+                    temperature=self.settings.temperature,
+                )
+                right[index] += (predicted == wanted).sum()
+        if self.where.world > 1:
+            dist.all_reduce(right)
+        self.backbone.train(was_training)
+        *counts, total = right.tolist()
+        return {
+            "knn": {
+                str(width): round(100 * count / total, 4)
+                for width, count in zip(self.backbone.widths, counts, strict=True)
+            }
+        }
+
+    def _features(self, part: int) -> tuple[dict[float, Tensor], Tensor]:
+        """Features of unit length of every width, and labels, of this process's share."""
+        features: dict[float, list[Tensor]] = {width: [] for width in self.backbone.widths}
+        labels = []
+        for views, targets in self._loaders[part]:
+            images = views[0].to(self.where.device, memory_format=torch.channels_last)
+            for width, rows in features.items():
+                rows.append(F.normalize(self.backbone(images, width).float(), dim=1))
+            labels.append(targets.to(self.where.device))
+        none = torch.zeros(0, device=self.where.device)
+        return {width: torch.cat(rows or [none]) for width, rows in features.items()}, torch.cat(labels or [none])
+
+    def _gather(self, tensor: Tensor) -> Tensor:
+        """Rows of all processes, whose numbers may differ."""
+        if self.where.world == 1:
+            return tensor
+        rows: list[Any] = [None] * self.where.world
+        dist.all_gather_object(rows, tensor.cpu())
+        return torch.cat(rows).to(self.where.device)

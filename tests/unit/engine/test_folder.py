@@ -1,0 +1,74 @@
+"""The folder of a run: one recipe, one process."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from slimclr.config import Pretrain
+from slimclr.data import lock
+from slimclr.engine.checkpoints import Checkpoints
+from slimclr.engine.folder import finish, folder_of, open_folder
+from slimclr.errors import UserError
+
+RECIPE = {
+    "method": {"name": "mocov2", "queue": 64},
+    "epochs": 2,
+    "batch": 32,
+    "bn_batch": 16,
+    "optimizer": {"lr": 0.05},
+}
+
+
+def recipe(**changes):
+    return Pretrain.model_validate(RECIPE | changes)
+
+
+def begun(base, which):
+    with open_folder(base, which, part="seed0", main=True) as folder:
+        writer = Checkpoints(folder)
+        writer.save({"step": 1})
+        writer.wait()
+    return folder
+
+
+def test_another_recipe_is_refused_with_the_difference(tmp_path):
+    folder = begun(tmp_path, recipe())
+    changed = recipe(optimizer={"lr": 0.1}, epochs=3)
+    with pytest.raises(UserError, match=r"unfinished run of another recipe \(optimizer.lr: 0.05 -> 0.1\)") as error:
+        begun(tmp_path, changed)
+    assert str(folder) in str(error.value)
+    finish(folder, recipe())
+    assert begun(tmp_path, changed) != folder  # a finished run is not in the way
+
+
+def test_epochs_may_grow_and_logging_may_change(tmp_path):
+    folder = begun(tmp_path, recipe())
+    assert begun(tmp_path, recipe(epochs=3, log_every=1, workers=0)) == folder
+    with pytest.raises(UserError, match="trained for 3 epochs, now epochs is 2"):
+        begun(tmp_path, recipe())
+
+
+def test_another_seed_is_another_run(tmp_path):
+    begun(tmp_path, recipe())
+    assert folder_of(tmp_path, recipe(), "seed1") != folder_of(tmp_path, recipe(), "seed0")
+
+
+def test_the_same_run_twice_is_refused_and_a_crash_leaves_no_lock(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "_PATIENCE_SECONDS", 0.2)
+    folder = folder_of(tmp_path, recipe(), "seed0")
+    holder = textwrap.dedent(f"""
+        import fcntl, os, signal
+        os.makedirs({str(folder)!r})
+        file = open({str(folder / "lock")!r}, "w")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        print("held", flush=True)
+        signal.pause()
+    """)
+    with subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match="the same run is being trained by another process"):
+            begun(tmp_path, recipe())
+        other.kill()
+    assert begun(tmp_path, recipe()) == folder

@@ -1,0 +1,129 @@
+"""A run that was stopped anywhere goes on exactly as if it had not been."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+
+import pytest
+import torch
+
+from slimclr.engine.checkpoints import list_checkpoints
+from slimclr.engine.preemption import Preempted
+from tests.unit.engine.small_run import METHODS, trainer
+
+
+def left(run):
+    """Records without speeds, weights, and the optimiser's state."""
+    lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        for key in ("images_per_s", "data_wait", "memory_mb"):
+            del line[key]
+    momenta = [state["momentum_buffer"] for state in run.optimizer.state.values()]
+    return lines, [*run.method.state_dict().values(), *momenta]
+
+
+def assert_same(one, other):
+    (lines, tensors), (other_lines, other_tensors) = left(one), left(other)
+    assert lines == other_lines
+    assert len(tensors) == len(other_tensors)
+    assert all(torch.equal(a, b) for a, b in zip(tensors, other_tensors, strict=True))
+
+
+def stopping_at(step, number=signal.SIGTERM):
+    def schedule(now):
+        if now == step:
+            os.kill(os.getpid(), number)
+        return 0.05 / (1 + now)
+
+    return schedule
+
+
+@pytest.mark.parametrize(
+    ("method", "backend", "stops"),
+    [
+        *((method, "torchvision", ((signal.SIGTERM, 0), (signal.SIGUSR1, 3))) for method in METHODS),
+        ("mocov2", "dali", ((signal.SIGTERM, 2),)),
+    ],
+)
+def test_asked_to_stop_at_any_step(images, tmp_path, method, backend, stops):
+    options = {"method": method, "backend": backend, "accumulation": 2 if method == "mocov2" else 1}
+    whole = trainer(images, tmp_path / "whole", schedule=stopping_at(-1), **options)
+    whole.train()
+    for number, step in stops:  # within an epoch
+        folder = tmp_path / str(step)
+        with pytest.raises(Preempted, match=f"{number.name}.*after step {step + 1} with a checkpoint in"):
+            trainer(images, folder, schedule=stopping_at(step, number), **options).train()
+        assert [path.name for path in list_checkpoints(folder)][-1] == f"step_{step + 1:08d}.pt"
+        torch.manual_seed(99)  # its own states are in the checkpoint
+        resumed = trainer(images, folder, schedule=stopping_at(-1), workers=1, **options)
+        resumed.train()
+        assert_same(resumed, whole)
+
+
+def test_asked_to_stop_at_the_last_step_it_is_finished(images, tmp_path):
+    trainer(images, tmp_path, epochs=1, schedule=stopping_at(1)).train()
+
+
+def test_states_of_the_generators_are_restored(images, tmp_path):
+    with pytest.raises(Preempted):
+        trainer(images, tmp_path, schedule=stopping_at(0)).train()
+    wanted = (torch.rand(3).tolist(), random.random())
+    torch.manual_seed(1)
+    random.seed(1)
+    resumed = trainer(images, tmp_path)
+    resumed._resume()
+    assert (torch.rand(3).tolist(), random.random()) == wanted
+
+
+def test_the_one_before_a_damaged_one_is_gone_on_from(images, tmp_path, capsys):
+    stopped = trainer(images, tmp_path / "stopped", schedule=stopping_at(4))
+    with pytest.raises(Preempted):
+        stopped.train()
+    newest = list_checkpoints(tmp_path / "stopped")[-1]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    trainer(images, tmp_path / "stopped", schedule=lambda step: 0.05).train()
+    told = capsys.readouterr()
+    assert "step_00000005.pt: damaged" in told.err
+    assert "going on after step 4 of 6" in told.out
+
+
+def work(images, folder):
+    """In a process of its own group, as a job's are."""
+    os.setsid()
+    torch.set_num_threads(1)
+    run = trainer(images, folder, epochs=20, workers=1, log_every=5)
+    run.checkpoint_minutes = 1e-4
+    run.train()
+
+
+def test_killed_at_twenty_random_moments(images, tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.unit.engine.small_run", "slimclr.engine.loop"])
+    undisturbed = context.Process(target=work, args=(images, tmp_path / "whole"))
+    start = time.monotonic()
+    undisturbed.start()
+    undisturbed.join()
+    assert undisturbed.exitcode == 0
+    seconds, generator = time.monotonic() - start, random.Random(0)
+    for number in range(4):
+        folder = tmp_path / f"killed{number}"
+        for _ in range(5):
+            process = context.Process(target=work, args=(images, folder))
+            process.start()
+            process.join(generator.uniform(0, 0.8) * seconds)
+            if process.exitcode is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.join()
+        last = context.Process(target=work, args=(images, folder))
+        last.start()
+        last.join()
+        assert last.exitcode == 0
+        whole, killed = (
+            torch.load(list_checkpoints(path)[-1], weights_only=True) for path in (tmp_path / "whole", folder)
+        )
+        assert killed["step"] == whole["step"] == 40
+        for name, tensor in whole["method"].items():
+            assert torch.equal(killed["method"][name], tensor), name
