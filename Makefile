@@ -1,7 +1,7 @@
 # `make help` lists the targets. On a fresh machine with Python 3.11 and a C++ compiler each does its own set-up.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-gpu lint lock config-docs FORCE
+.PHONY: help demo test test-gpu lint lock config-docs images sif images-lock FORCE
 
 GPUS := $(shell ls /dev/nvidia[0-9]* 2>/dev/null | wc -l)
 SNAKEMAKE = .venvs/train/bin/snakemake --profile local --resources gpu=$(GPUS)
@@ -19,16 +19,27 @@ test: .venvs/dev .venvs/train .venvs/detection .venvs/recordio ## the test suite
 test-gpu: .venvs/dev ## the tests that need an NVIDIA GPU
 	.venvs/dev/bin/pytest -m gpu
 
-lint: .venvs/dev ## ruff, ruff format, mypy, snakefmt, snakemake --lint
+lint: .venvs/dev ## ruff, ruff format, mypy, snakefmt, snakemake --lint, hadolint, shellcheck
 	.venvs/dev/bin/ruff check .
 	.venvs/dev/bin/ruff format --check .
 	.venvs/dev/bin/mypy
 	.venvs/dev/bin/snakefmt --check Snakefile workflow
 	.venvs/dev/bin/snakemake --lint
+	.venvs/dev/bin/hadolint containers/*.Dockerfile
+	.venvs/dev/bin/shellcheck .ci/run $(wildcard */*.sh */*/*.sh)
 
 # Later locks see the earlier ones, so that the environments share their versions.
 lock: .venvs/train ## renew envs/*.lock from envs/*.in
 	envs/lock.sh
+
+images: ## the container images, with docker, podman or buildah; BASE=<root file system> where no registry is reached
+	containers/build.sh images
+
+sif: ## the same as SIF files, with apptainer
+	containers/build.sh sif
+
+images-lock: ## look the images' digests up at their registries
+	containers/build.sh lock
 
 config-docs: .venvs/train ## renew config/README.md and config/schema.json
 	.venvs/train/bin/slimclr schema --markdown > config/README.md
