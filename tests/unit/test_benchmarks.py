@@ -48,3 +48,12 @@ def test_quick_comparison_of_the_loaders():
         assert set(statistics) == {"brightness", "saturation", "hue", "blur", "area"}
     # A crop of CIFAR's supervised views always has the same area; the draws of both sides say so.
     assert result["kolmogorov_smirnov"]["cifar_supervised0"]["area"] == 0
+
+
+def test_quick_run_of_a_training_step():
+    command = [sys.executable, "-m", "benchmarks.bench_step", "--quick"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=BENCHMARKS.parent)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert set(result["seconds"]) == {"ours", "plain", "ours_one_width", "torchvision"}
+    assert result["four_widths_over_one_by_multiply_adds"] > 1
