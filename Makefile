@@ -1,7 +1,7 @@
 # `make help` lists the targets. On a fresh machine with Python 3.11 and a C++ compiler each does its own set-up.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-gpu lint lock config-docs images sif images-lock FORCE
+.PHONY: help demo test test-gpu test-slurm bench lint lock config-docs images sif images-lock FORCE
 
 GPUS := $(shell ls /dev/nvidia[0-9]* 2>/dev/null | wc -l)
 SNAKEMAKE = .venvs/train/bin/snakemake --profile local --resources gpu=$(GPUS)
@@ -18,6 +18,15 @@ test: .venvs/dev .venvs/train .venvs/detection .venvs/recordio ## the test suite
 
 test-gpu: .venvs/dev ## the tests that need an NVIDIA GPU
 	.venvs/dev/bin/pytest -m gpu
+
+bench: .venvs/dev ## the benchmarks, as JSON on stdout; an hour on two cores
+	.venvs/dev/bin/python -m benchmarks.bench_step
+	.venvs/dev/bin/python -m benchmarks.bench_views
+	.venvs/dev/bin/python benchmarks/bench_extract.py --repeats 7
+	.venvs/dev/bin/python benchmarks/bench_lmdb.py
+
+test-slurm: .venvs/dev .venvs/train ## runs on a real Slurm of two nodes on this machine; needs root and Debian
+	SLIMCLR_TEST_SLURM=1 .venvs/dev/bin/pytest tests/slurm
 
 lint: .venvs/dev ## ruff, ruff format, mypy, snakefmt, snakemake --lint, hadolint, shellcheck
 	.venvs/dev/bin/ruff check .

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# A real Slurm with two nodes (n1, n2; one CPU each) on this machine: cluster.sh start|stop FOLDER. Debian or Ubuntu, root.
+set -euo pipefail
+action=$1 folder=$2
+
+start() {
+  if ! command -v slurmctld munged >/dev/null; then
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq slurm-wlm munge >/dev/null
+  fi
+  mkdir -p "$folder"/{state,n1,n2} /etc/slurm /run/munge
+  local memory
+  memory=$(awk '/MemAvailable/ {print int($2 / 1024 / 2 * 0.9)}' /proc/meminfo)
+  cat >/etc/slurm/slurm.conf <<END
+ClusterName=test
+SlurmctldHost=$(hostname)(127.0.0.1)
+AuthType=auth/munge
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+ReturnToService=2
+SlurmUser=root
+StateSaveLocation=$folder/state
+SlurmctldPidFile=$folder/slurmctld.pid
+SlurmctldLogFile=$folder/slurmctld.log
+SlurmdPidFile=$folder/%n.pid
+SlurmdSpoolDir=$folder/%n
+SlurmdLogFile=$folder/%n.log
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+MpiDefault=none
+NodeName=n[1-2] NodeHostname=$(hostname) NodeAddr=127.0.0.1 Port=[17001-17002] CPUs=1 RealMemory=$memory State=UNKNOWN
+PartitionName=test Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+END
+  chown munge:munge /run/munge
+  [ -f /etc/munge/munge.key ] || mungekey -c
+  pgrep -x munged >/dev/null || setsid runuser -u munge -- munged --force
+  setsid slurmctld -c
+  sleep 1
+  setsid slurmd -N n1
+  setsid slurmd -N n2
+  for _ in $(seq 20); do
+    [ "$(sinfo -h -o %D -t idle 2>/dev/null)" = 2 ] && return
+    sleep 1
+  done
+  echo "the two nodes did not become idle within 20 s; see $folder/*.log" >&2
+  return 1
+}
+
+stop() {
+  scancel --user root 2>/dev/null || true
+  for name in n1 n2 slurmctld; do
+    [ -f "$folder/$name.pid" ] || continue
+    kill "$(cat "$folder/$name.pid")" 2>/dev/null || true
+    while [ -f "$folder/$name.pid" ] && kill -0 "$(cat "$folder/$name.pid")" 2>/dev/null; do sleep 0.2; done
+  done
+}
+
+"$action"

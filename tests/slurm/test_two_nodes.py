@@ -1,0 +1,139 @@
+"""Snakemake with a real Slurm of two nodes on this machine: `make test-slurm`."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+SNAKEMAKE = ROOT / ".venvs/dev/bin/snakemake"
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif("SLIMCLR_TEST_SLURM" not in os.environ, reason="brings up a Slurm as root: make test-slurm"),
+]
+RECIPE = {
+    "pretrain": {
+        "method": {"name": "mocov2", "dim": 16, "queue": 64},
+        "backbone": {"depth": 14, "base_width": 8, "widths": [1.0, 0.5]},
+        "epochs": 30,
+        "slow_start_epoch": 1,
+        "batch": 32,
+        "bn_batch": 16,
+        "optimizer": {"lr": 0.05},
+        "distillation": {},
+        "loss_weights": "sub_sum_to_full",
+        "image_size": 32,
+        "workers": 0,
+        "log_every": 5,
+    },
+    "probe": {"epochs": 1, "batch": 32, "optimizer": {"lr": 1.0}, "image_size": 32, "resize": 36, "workers": 0},
+}
+# One CPU and no GPU per node.
+RESOURCES = [
+    *(f"{rule}:mem_mb=2000" for rule in ("extract_train", "extract_val", "convert")),
+    *(f"{rule}:{key}" for rule in ("pretrain", "probe") for key in ("gpu=0", "cpus_per_task=1", "mem_mb=3000")),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("slurm")
+    started = subprocess.run([ROOT / "tests/slurm/cluster.sh", "start", folder], capture_output=True, text=True)
+    if started.returncode:
+        pytest.skip(f"no Slurm here: {started.stderr.strip()[-300:]}")
+    yield folder
+    subprocess.run([ROOT / "tests/slurm/cluster.sh", "stop", folder], check=False)
+
+
+@pytest.fixture(scope="module")
+def data(cluster, tmp_path_factory):
+    """A working folder whose data stages have run."""
+    folder = tmp_path_factory.mktemp("data") / "p"
+    begin(folder, "data/imagenet/train.lmdb", "data/imagenet/val.lmdb").communicate(timeout=400)
+    return folder
+
+
+def begin(folder, *targets, resources=()):
+    (folder / "recipes").mkdir(parents=True, exist_ok=True)
+    (folder / "recipes/small.yaml").write_text(yaml.safe_dump(RECIPE))
+    config = {
+        "paths": {"raw": "raw", "work": "."},
+        "miniature": {"seed": 1},
+        "imagenet": {"expect": "subset"},
+        "recipes": str(folder / "recipes"),
+        "runs": ["small"],
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    command = [SNAKEMAKE, *targets, "--profile", ROOT / "slurm", "--snakefile", ROOT / "Snakefile", "--configfile"]
+    command += [folder / "config.yaml", "--default-resources", "slurm_partition=test", "mem_mb=2000", "runtime=30"]
+    command += ["--set-resources", *RESOURCES, *resources, "--latency-wait", "5"]
+    command += ["--slurm-init-seconds-before-status-checks", "3"]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for(condition, process, seconds=240):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.stdout.read()[-5000:]
+        assert time.monotonic() < until
+        time.sleep(0.2)
+
+
+def job():
+    return subprocess.run(["squeue", "-h", "-o", "%i"], capture_output=True, text=True).stdout.split()[0]
+
+
+def lines(folder):
+    files = list(folder.glob("checkpoints/pretrain/small/*/seed0/metrics.jsonl"))
+    return files[0].read_text().count("\n") if files else 0
+
+
+def asked(folder):
+    signal = ["scancel", "--signal=USR1", job()]
+    subprocess.run(signal, check=True)
+
+
+def node_down(folder):
+    node = subprocess.run(["squeue", "-h", "-o", "%N"], capture_output=True, text=True).stdout.strip()
+    subprocess.run(["scontrol", "update", f"NodeName={node}", "State=down", "Reason=test"], check=True)
+    time.sleep(5)
+    subprocess.run(["scontrol", "update", f"NodeName={node}", "State=resume"], check=True)
+
+
+TERM = ["scancel", "--signal=TERM"]
+TWO = ["pretrain:nodes=2", "pretrain:tasks=2"]
+LIMIT = ["pretrain:runtime=1", "pretrain:slurm_extra='--signal=USR1@25'"]
+
+
+@pytest.mark.parametrize(
+    ("resources", "disturb"),
+    [
+        (TWO, asked),
+        ([], lambda folder: subprocess.run([*TERM, job()], check=True)),
+        (TWO, lambda folder: subprocess.run([*TERM, job()], check=True)),
+        (LIMIT, None),
+        ([], node_down),
+    ],
+    ids=["asked, two nodes", "terminated", "terminated, two nodes", "time limit", "node down"],
+)
+def test_a_disturbed_run_is_continued_and_finished(data, tmp_path, monkeypatch, resources, disturb):
+    folder = tmp_path / "p"
+    shutil.copytree(data, folder)
+    if disturb is None:
+        monkeypatch.setitem(RECIPE["pretrain"], "epochs", 100)
+    process = begin(folder, "all", resources=resources)
+    if disturb is not None:
+        wait_for(lambda: lines(folder) > 8, process)
+        disturb(folder)
+    told = process.communicate(timeout=800)[0]
+    assert process.returncode == 0, told[-5000:]
+    assert "going on after step" in (folder / "logs/pretrain/small.log").read_text()
+    assert (folder / "results/report/index.html").is_file()
+    steps = json.loads((folder / "results/pretrain/small/metrics.json").read_text())["steps"]
+    assert steps == 37 * RECIPE["pretrain"]["epochs"]
