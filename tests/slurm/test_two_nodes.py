@@ -73,7 +73,8 @@ def begin(folder, *targets, resources=()):
     command = [SNAKEMAKE, *targets, "--profile", ROOT / "slurm", "--snakefile", ROOT / "Snakefile", "--configfile"]
     command += [folder / "config.yaml", "--default-resources", "slurm_partition=test", "mem_mb=2000", "runtime=30"]
     command += ["--set-resources", *RESOURCES, *resources, "--latency-wait", "5"]
-    command += ["--slurm-init-seconds-before-status-checks", "3"]
+    # The cut-down time limit strikes more often than the profile's three retries allow for.
+    command += ["--retries", "9", "--slurm-init-seconds-before-status-checks", "3"]
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -126,7 +127,7 @@ def test_a_disturbed_run_is_continued_and_finished(data, tmp_path, monkeypatch, 
     folder = tmp_path / "p"
     shutil.copytree(data, folder)
     if disturb is None:
-        monkeypatch.setitem(RECIPE["pretrain"], "epochs", 100)
+        monkeypatch.setitem(RECIPE["pretrain"], "epochs", 45)
     process = begin(folder, "all", resources=resources)
     if disturb is not None:
         wait_for(lambda: lines(folder) > 8, process)
