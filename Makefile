@@ -19,7 +19,7 @@ test: .venvs/dev .venvs/train .venvs/detection .venvs/recordio ## the test suite
 test-gpu: .venvs/dev ## the tests that need an NVIDIA GPU
 	.venvs/dev/bin/pytest -m gpu
 
-bench: .venvs/dev ## the benchmarks, as JSON on stdout; an hour on two cores
+bench: .venvs/dev ## the benchmarks, as JSON on stdout
 	.venvs/dev/bin/python -m benchmarks.bench_step
 	.venvs/dev/bin/python -m benchmarks.bench_views
 	.venvs/dev/bin/python benchmarks/bench_extract.py --repeats 7

@@ -273,9 +273,9 @@ class Pretrain(Model):
     )
     knn: KNN | None = Field(None, description="Nearest neighbours of every width while training; null: none.")
     tf32: bool = Field(True, description="GPU: convolutions and matrix products in fp32 may use TF32.")
-    compile: bool = Field(False, description="torch.compile, one graph per width; the first steps take minutes.")
+    compile: bool = Field(False, description="torch.compile, one graph per width; the first steps wait for it.")
     activation_checkpointing: bool = Field(
-        False, description="Compute a block's activations again in the backward pass: less memory, a third more time."
+        False, description="Compute a block's activations again in the backward pass: less memory, more time."
     )
 
     @model_validator(mode="after")

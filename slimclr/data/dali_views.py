@@ -96,10 +96,10 @@ def build(views: Sequence[View], encoded: Any, packed: Sequence[Any], *, device:
 
 @cache
 def _tell_slow() -> None:
-    """Say, once per process, that the fast path is missing; the speeds are those of benchmarks/README.md."""
+    """Say, once per process, that the fast path is missing."""
     print(
-        "loader dali: numba is missing, so DALI's own operators make the views: 0.5 to 0.6 times as fast as Pillow "
-        "instead of 1.67 times; install numba (make .venvs/train), or use loader torchvision_tensor",
+        "loader dali: numba is missing, so DALI's own operators make the views, more slowly than Pillow would; "
+        "install numba (make .venvs/train), or use loader torchvision_tensor",
         file=sys.stderr,
         flush=True,
     )

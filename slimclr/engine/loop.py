@@ -54,7 +54,7 @@ class Trainer:
         gradients_every: Steps between gradient records (of the step's last batch), None: none.
         checkpoint_minutes: Minutes between checkpoints within an epoch.
         keep_every_epochs: Checkpoints of these epochs stay for good; None: none.
-        monitor: Epochs finished -> values for the records, computed by all processes together; None: none.
+        monitor: Gives values for the records, computed by all processes together; None: none.
         monitor_every: Epochs between calls of it.
         resume: Checkpoint to go on from, instead of the newest.
         name: What progress calls it.
@@ -380,7 +380,6 @@ class Trainer:
                 "method": self.method.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
-                "loader": self.loader.state_dict(),
                 "random": random_states,
             }
             self.checkpoints.save(state, keep=keep)
@@ -406,6 +405,7 @@ class Trainer:
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+        # Epoch and batch of the loader follow from the step, also when the number of processes changed.
         self.step = state["step"]
         if len(state["random"]) == self.where.world:
             _set_random_state(state["random"][self.where.rank], self.where.device)

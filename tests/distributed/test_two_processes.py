@@ -13,20 +13,7 @@ import torch
 from slimclr.data.miniature import write_miniature
 from slimclr.nn.weights import load_backbone
 from slimclr.stages.data import extract
-
-RECIPE = {
-    "backbone": {"depth": 14, "base_width": 8, "widths": [1.0, 0.5]},
-    "epochs": 2,
-    "slow_start_epoch": 1,
-    "batch": 32,
-    "bn_batch": 16,
-    "optimizer": {"lr": 0.05},
-    "distillation": {},
-    "loss_weights": "sub_sum_to_full",
-    "image_size": 32,
-    "workers": 0,
-    "log_every": 1,
-}
+from tests.small_recipe import RECIPE
 
 
 @pytest.fixture(scope="module")

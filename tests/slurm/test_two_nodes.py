@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.small_recipe import RECIPE as SMALL
+
 ROOT = Path(__file__).parents[2]
 SNAKEMAKE = ROOT / ".venvs/dev/bin/snakemake"
 pytestmark = [
@@ -18,20 +20,7 @@ pytestmark = [
     pytest.mark.skipif("SLIMCLR_TEST_SLURM" not in os.environ, reason="brings up a Slurm as root: make test-slurm"),
 ]
 RECIPE = {
-    "pretrain": {
-        "method": {"name": "mocov2", "dim": 16, "queue": 64},
-        "backbone": {"depth": 14, "base_width": 8, "widths": [1.0, 0.5]},
-        "epochs": 30,
-        "slow_start_epoch": 1,
-        "batch": 32,
-        "bn_batch": 16,
-        "optimizer": {"lr": 0.05},
-        "distillation": {},
-        "loss_weights": "sub_sum_to_full",
-        "image_size": 32,
-        "workers": 0,
-        "log_every": 5,
-    },
+    "pretrain": SMALL | {"method": {"name": "mocov2", "dim": 16, "queue": 64}, "epochs": 30, "log_every": 5},
     "probe": {"epochs": 1, "batch": 32, "optimizer": {"lr": 1.0}, "image_size": 32, "resize": 36, "workers": 0},
 }
 # One CPU and no GPU per node.

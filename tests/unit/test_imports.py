@@ -55,7 +55,7 @@ def test_dali_without_numba_says_once_that_it_is_slower(tmp_path):
     assert done.stdout.splitlines() == ["torch.Size([4, 3, 32, 32]) torch.Size([4, 3, 32, 32])"] * 2
     (line,) = [line for line in done.stderr.splitlines() if "numba" in line]
     assert "numba is missing" in line
-    assert "0.5 to 0.6 times as fast as Pillow instead of 1.67" in line
+    assert "more slowly than Pillow" in line
     assert "install numba" in line
 
 
