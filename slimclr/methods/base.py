@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slimclr.nn import SlimmableResNet, width_key
+from slimclr.nn import SlimmableResNet, width_key, widths_together
 
 Distillation = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -99,7 +99,7 @@ class Encoder(nn.Module):
         self.backbone, self.head, self.normalize = backbone, head, normalize
 
     def forward(self, images: Tensor, width: float = 1.0, convolved: Tensor | None = None) -> Tensor:
-        """(n, 3, h, w) to (n, d); `convolved` is the images' first convolution at width 1.0, where it is known."""
+        """(n, 3, h, w) to (n, d); `convolved` is the images' first convolution, where it is known."""
         output = self.head(self.backbone(images, width, convolved), width)
         return F.normalize(output, dim=1) if self.normalize else output
 
@@ -138,6 +138,11 @@ class Method(nn.Module):
             epoch: Fractional epoch at the start of the step.
             step: Number of the forward pass since the beginning of training; a method's random choices follow it.
         """
+        with widths_together(self.trainable(), self.active_widths(epoch)):
+            return self.losses(views, labels, epoch, step)
+
+    def losses(self, views: Sequence[Tensor], labels: Tensor, epoch: float, step: int = 0) -> Output:
+        """What a method computes in `forward`."""
         raise NotImplementedError
 
     def before_step(self, epoch: float) -> None:

@@ -67,7 +67,7 @@ class MoCoV2(Method):
         self.register_buffer("queue_pointer", torch.zeros((), dtype=torch.long))
         self._new_keys: list[Tensor] = []
 
-    def forward(self, views: Sequence[Tensor], labels: Tensor, epoch: float, step: int = 0) -> Output:
+    def losses(self, views: Sequence[Tensor], labels: Tensor, epoch: float, step: int = 0) -> Output:
         """Losses of the active widths; `labels` are not used.
 
         `views` are the query's and the key's, then each sub-network's where they have their own ("diff", "sweet").
@@ -75,13 +75,17 @@ class MoCoV2(Method):
         query_images, key_images, *own = views
         key = self._key(key_images, step)
         targets = torch.zeros_like(labels)
-        losses, logits, queries = {}, {}, {}
-        # Every width's first convolution is a part of the full one's.
-        convolved = None if own else self.query_encoder.backbone.conv1(query_images)
-        for index, width in enumerate(self.active_widths(epoch)):
-            queries[width] = self._query(own[index - 1] if own and index else query_images, width, convolved)
-            logits[width] = full_precision(info_nce_logits(queries[width], key, self.queue))
-            losses[width] = F.cross_entropy(logits[width] / self.temperature, targets)
+        widths = self.active_widths(epoch)
+        convolved = {} if own else self.query_encoder.backbone.first_convolutions(query_images, widths)
+        queries = {
+            width: self._query(own[index - 1] if own and index else query_images, width, convolved.get(width))
+            for index, width in enumerate(widths)
+        }
+        # One product with the queue for all widths: it is the largest matrix of the step.
+        everyone = torch.cat(list(queries.values()))
+        rows = full_precision(info_nce_logits(everyone, key.repeat(len(widths), 1), self.queue))
+        logits = dict(zip(widths, rows.chunk(len(widths)), strict=True))
+        losses = {width: F.cross_entropy(own_rows / self.temperature, targets) for width, own_rows in logits.items()}
         return self.combine(losses, logits, targets, queries)
 
     @torch.no_grad()

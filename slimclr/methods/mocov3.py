@@ -60,24 +60,24 @@ class MoCoV3(Method):
         self.momentum, self.temperature, self.epochs = momentum, temperature, epochs
         self.combine = combine
 
-    def forward(self, views: Sequence[Tensor], labels: Tensor, epoch: float, step: int = 0) -> Output:
+    def losses(self, views: Sequence[Tensor], labels: Tensor, epoch: float, step: int = 0) -> Output:
         """Losses of the active widths, summed over both directions; `labels` are not used."""
         keys = self._keys(views)
         targets = torch.arange(len(labels), device=labels.device) + rank() * len(labels)
-        # Every width's first convolution is a part of the full one's.
-        first = [self.query_encoder.base.backbone.conv1(view) for view in views]
+        widths = self.active_widths(epoch)
+        convolved = [self.query_encoder.base.backbone.first_convolutions(view, widths) for view in views]
         queries = {
-            width: [self.query_encoder(view, width, known) for view, known in zip(views, first, strict=True)]
-            for width in self.active_widths(epoch)
+            width: [self.query_encoder(view, width, known[width]) for view, known in zip(views, convolved, strict=True)]
+            for width in widths
         }
         one, two = (
             self._direction({width: both[i] for width, both in queries.items()}, keys[1 - i], targets) for i in (0, 1)
         )
-        widths = {
+        results = {
             width: WidthResult(result.loss + two.widths[width].loss, result.accuracy)
             for width, result in one.widths.items()
         }
-        return Output(one.loss + two.loss, widths)
+        return Output(one.loss + two.loss, results)
 
     def _direction(self, queries: dict[float, Tensor], key: Tensor, targets: Tensor) -> Output:
         """One view's queries against the other view's keys."""

@@ -45,16 +45,17 @@ class SimCLR(Method):
         self.temperature, self.gradient_scale = temperature, gradient_scale
         self.combine = combine
 
-    def forward(self, views: Sequence[Tensor], labels: Tensor, epoch: float, step: int = 0) -> Output:
+    def losses(self, views: Sequence[Tensor], labels: Tensor, epoch: float, step: int = 0) -> Output:
         """Losses of the active widths; `labels` are not used."""
         losses, logits, features = {}, {}, {}
         targets = torch.zeros(2 * len(labels), dtype=torch.long, device=labels.device)
-        # Every width's first convolution is a part of the full one's.
-        convolved = [self.encoder.backbone.conv1(view) for view in views]
-        for width in self.active_widths(epoch):
+        widths = self.active_widths(epoch)
+        convolved = [self.encoder.backbone.first_convolutions(view, widths) for view in views]
+        for width in widths:
             # Batch norm sees one view at a time, as in the reference.
             first, second = (
-                full_precision(self.encoder(view, width, known)) for view, known in zip(views, convolved, strict=True)
+                full_precision(self.encoder(view, width, known[width]))
+                for view, known in zip(views, convolved, strict=True)
             )
             everything = [gather_with_gradient(first), gather_with_gradient(second)]
             logits[width] = nt_xent_logits(first, second, *everything, offset=rank() * len(first))

@@ -38,12 +38,11 @@ class Supervised(Method):
         self.encoder = Encoder(backbone, head, normalize=False)
         self.combine = combine
 
-    def forward(self, views: Sequence[Tensor], labels: Tensor, epoch: float, step: int = 0) -> Output:
+    def losses(self, views: Sequence[Tensor], labels: Tensor, epoch: float, step: int = 0) -> Output:
         """Losses of the active widths."""
         widths = self.active_widths(epoch)
-        # Every width's first convolution is a part of the full one's.
-        convolved = self.encoder.backbone.conv1(views[0])
-        logits = {width: full_precision(self.encoder(views[0], width, convolved)) for width in widths}
+        convolved = self.encoder.backbone.first_convolutions(views[0], widths)
+        logits = {width: full_precision(self.encoder(views[0], width, convolved[width])) for width in widths}
         losses = {width: F.cross_entropy(rows, labels) for width, rows in logits.items()}
         return self.combine(losses, logits, labels)
 

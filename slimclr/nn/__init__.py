@@ -9,6 +9,7 @@ from slimclr.nn.layers import (
     SwitchableLinear,
     channel_slices,
     width_key,
+    widths_together,
 )
 from slimclr.nn.resnet import SlimmableCifarResNet, SlimmableResNet, build_backbone
 
@@ -28,4 +29,5 @@ __all__ = [
     "channel_slices",
     "classifier",
     "width_key",
+    "widths_together",
 ]

@@ -11,7 +11,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from slimclr.arch import BLOCKS, CIFAR_BLOCKS, DEPTHS, arch_name
-from slimclr.nn.layers import SlimmableConv2d, SwitchableBatchNorm2d
+from slimclr.nn.layers import SlimmableConv2d, SwitchableBatchNorm2d, cut
+
+# Channels of a stage's 3x3 convolutions from which a memory format of its own pays on the CPU.
+_WIDE = 512
 
 
 class Bottleneck(nn.Module):
@@ -112,6 +115,8 @@ class SlimmableResNet(nn.Module):
 
     Attributes:
         checkpointing: Each block's activations are computed again in the backward pass instead of being kept.
+        channels_first_from: The first stage, counted from 0, that is computed in PyTorch's contiguous memory format
+            (NCHW) whatever the format of the images; None: all keep theirs.
         compiled: (output of the stem) -> outputs of the stages, by width, see `slimclr.nn.compiled`; or empty.
 
     Raises:
@@ -140,6 +145,7 @@ class SlimmableResNet(nn.Module):
             raise ValueError(f"widths {list(widths)} need 1.0, the full network, as the largest")
         self.depth, self.base_width, self.overlap = depth, base_width, overlap
         self.checkpointing = False
+        self.channels_first_from: int | None = None
         self.compiled: dict[float, Callable[[Tensor], tuple[Tensor, ...]]] = {}
         self.conv1 = SlimmableConv2d(
             3, base_width, self.stem_kernel, self.widths, stride=self.stem_stride, fixed_in=True, overlap=overlap
@@ -168,6 +174,21 @@ class SlimmableResNet(nn.Module):
                     assert isinstance(norm, nn.BatchNorm2d)
                     nn.init.zeros_(norm.weight)
 
+    def set_memory_formats(self, device: torch.device) -> None:
+        """Lay the convolutions' weights out as they are fastest on a device, for images in `torch.channels_last`.
+
+        On the CPU, oneDNN's 3x3 convolutions of 512 and more channels over maps of 2 to 7 px take up to 2.5 times as
+        long in channels last: the last stage is computed channels first there (benchmarks/README.md).
+        """
+        last = len(self.stages) - 1
+        wide = device.type == "cpu" and self.base_width * 2**last >= _WIDE
+        self.channels_first_from = last if wide else None
+        first = {id(p) for p in self.stages[last].parameters()} if wide else set()
+        for parameter in self.parameters():
+            if parameter.dim() == 4:
+                to = torch.contiguous_format if id(parameter) in first else torch.channels_last
+                parameter.data = parameter.data.contiguous(memory_format=to)
+
     @property
     def arch(self) -> str:
         """The architecture's name."""
@@ -189,8 +210,18 @@ class SlimmableResNet(nn.Module):
 
     def _first(self, x: Tensor, width: float, convolved: Tensor | None) -> Tensor:
         """First convolution, batch norm and ReLU."""
-        x = self.conv1(x, width) if convolved is None else _channels(convolved, self.conv1.out_slices[width])
+        x = self.conv1(x, width) if convolved is None else convolved
         return F.relu(self.bn1(x, width), inplace=True)
+
+    def first_convolutions(self, x: Tensor, widths: Sequence[float]) -> dict[float, Tensor]:
+        """`conv1(x, width)` of several widths at once: each is some channels of the full network's.
+
+        Args:
+            x: Normalised images (n, 3, h, w).
+            widths: Width multipliers, 1.0 the first.
+        """
+        places = [(slice(None), self.conv1.out_slices[width]) for width in widths]
+        return cut(self.conv1(x), widths, places)
 
     def feature_maps(self, x: Tensor, width: float = 1.0, convolved: Tensor | None = None) -> tuple[Tensor, ...]:
         """Outputs of the stages.
@@ -198,7 +229,7 @@ class SlimmableResNet(nn.Module):
         Args:
             x: Normalised images (n, 3, h, w).
             width: Which sub-network.
-            convolved: `conv1(x)`, where it is known: every width's first convolution gives some channels of it.
+            convolved: `conv1(x, width)`, where it is known; see `first_convolutions`.
 
         Returns:
             Four maps (n, stage_channels[i] * width, h / 4 / 2^i, w / 4 / 2^i).
@@ -209,7 +240,9 @@ class SlimmableResNet(nn.Module):
     def run_stages(self, x: Tensor, width: float) -> tuple[Tensor, ...]:
         """Outputs of the stages for an output of the stem."""
         maps = []
-        for stage in self.stages:
+        for number, stage in enumerate(self.stages):
+            if number == self.channels_first_from and not x.is_contiguous():
+                x = _ChannelsFirst.apply(x)
             for block in stage.children():
                 if self.checkpointing and torch.is_grad_enabled():
                     x = checkpoint(block, x, width, use_reentrant=False, context_fn=lambda: _contexts(block))  # noqa: B023
@@ -238,10 +271,16 @@ class SlimmableCifarResNet(SlimmableResNet):
         return self._first(x, width, convolved)
 
 
-def _channels(x: Tensor, channels: slice) -> Tensor:
-    """Some channels, in one piece and in the same memory format; all of them without a copy."""
-    last = x.is_contiguous(memory_format=torch.channels_last)
-    return x[:, channels].contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+class _ChannelsFirst(torch.autograd.Function):
+    """Channels last to channels first; the gradient goes the way back, or all of its layers would be slow."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.contiguous(memory_format=torch.channels_last)
 
 
 def _contexts(block: nn.Module) -> tuple[Any, Any]:

@@ -207,18 +207,20 @@ def set_precision(recipe: Pretrain | Probe) -> None:
 def to_device(module: nn.Module, device: torch.device) -> None:
     """Move a network, its convolutions in the memory format that they are fastest in."""
     module.to(device)
+    for network in module.modules():
+        if isinstance(network, SlimmableResNet):
+            network.set_memory_formats(device)
     for parameter in module.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-            if parameter.requires_grad:
-                parameter.register_hook(partial(_with_strides, parameter.stride()))
+        if parameter.dim() == 4 and parameter.requires_grad:
+            parameter.register_hook(partial(_with_strides, parameter.stride()))
 
 
 def _with_strides(strides: tuple[int, ...], gradient: Tensor) -> Tensor:
     """A convolution's gradient as its weight lies in memory, which DistributedDataParallel wants, or it warns."""
     if gradient.stride() == strides:
         return gradient
-    gradient = gradient.contiguous(memory_format=torch.channels_last)
+    last = strides[1] == 1
+    gradient = gradient.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
     # A 1x1 kernel's strides have several names for the same places.
     return gradient.as_strided(gradient.shape, strides)
 
