@@ -3,8 +3,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-gpu test-slurm bench lint lock config-docs images sif images-lock FORCE
 
-GPUS := $(shell ls /dev/nvidia[0-9]* 2>/dev/null | wc -l)
-SNAKEMAKE = .venvs/train/bin/snakemake --profile local --resources gpu=$(GPUS)
+SNAKEMAKE = .venvs/train/bin/snakemake --profile local
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,9 +49,10 @@ sif: ## the same as SIF files, with apptainer
 images-lock: ## look the images' digests up at their registries
 	containers/build.sh lock
 
-config-docs: .venvs/train ## renew config/README.md and config/schema.json
+config-docs: .venvs/train ## renew config/README.md, config/schema.json and the table of jobs in docs/slurm.md
 	.venvs/train/bin/slimclr schema --markdown > config/README.md
 	.venvs/train/bin/slimclr schema > config/schema.json
+	.venvs/train/bin/python docs/resources.py
 
 .venvs/%: FORCE
 	@envs/install.sh $*

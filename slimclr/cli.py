@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from slimclr import __version__
@@ -20,6 +21,7 @@ from slimclr.config import (
 )
 from slimclr.engine.preemption import Preempted, exit_code
 from slimclr.errors import UserError
+from slimclr.machine import gres_gpus
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SECTION = "JSON, or the path of a YAML file"
@@ -100,29 +102,36 @@ def _cifar(options: argparse.Namespace, _: Sequence[str]) -> None:
     cifar(source=options.source, out=options.out)
 
 
+def _gpus(options: argparse.Namespace) -> int:
+    """GPUs of each node, however they were asked for."""
+    return gres_gpus(options.gres) if options.gres else options.gpus
+
+
 def _pretrain(options: argparse.Namespace, arguments: Sequence[str]) -> int | None:
     recipe = parse_section(Pretrain, options.recipe)
     from slimclr.engine.distributed import launch
 
     # A random backbone is drawn, not trained: one process on the CPU.
     drawn = recipe.method.name == "random"
-    gpus, nodes = (0, 1) if drawn else (options.gpus, options.nodes)
+    gpus, nodes = (0, 1) if drawn else (_gpus(options), options.nodes)
     code = launch(gpus, arguments, nodes=nodes)
     if code is not None:
         return code
+    from slimclr.data.staging import staged
     from slimclr.stages.pretrain import pretrain
 
-    pretrain(
-        recipe,
-        run=options.run,
-        seed=options.seed,
-        data=options.data,
-        out=options.out,
-        checkpoints=options.checkpoints,
-        gpus=gpus,
-        paper=options.paper,
-        resume=options.resume,
-    )
+    with nullcontext() if options.data is None else staged(options.data, options.scratch) as data:
+        pretrain(
+            recipe,
+            run=options.run,
+            seed=options.seed,
+            data=data,
+            out=options.out,
+            checkpoints=options.checkpoints,
+            gpus=gpus,
+            paper=options.paper,
+            resume=options.resume,
+        )
     return None
 
 
@@ -130,22 +139,25 @@ def _probe(options: argparse.Namespace, arguments: Sequence[str]) -> int | None:
     recipe = parse_section(Probe, options.recipe)
     from slimclr.engine.distributed import launch
 
-    code = launch(options.gpus, arguments, nodes=options.nodes)
+    gpus = _gpus(options)
+    code = launch(gpus, arguments, nodes=options.nodes)
     if code is not None:
         return code
+    from slimclr.data.staging import staged
     from slimclr.stages.probe import probe
 
-    probe(
-        recipe,
-        run=options.run,
-        seed=options.seed,
-        weights=options.weights,
-        train=options.train,
-        val=options.val,
-        out=options.out,
-        checkpoints=options.checkpoints,
-        gpus=options.gpus,
-    )
+    with staged(options.train, options.scratch) as train, staged(options.val, options.scratch) as val:
+        probe(
+            recipe,
+            run=options.run,
+            seed=options.seed,
+            weights=options.weights,
+            train=train,
+            val=val,
+            out=options.out,
+            checkpoints=options.checkpoints,
+            gpus=gpus,
+        )
     return None
 
 
@@ -153,7 +165,7 @@ def _transfer(options: argparse.Namespace, arguments: Sequence[str]) -> int | No
     recipe = parse_section(Detection, options.recipe)
     from slimclr.engine.distributed import launch
 
-    code = launch(options.gpus, arguments, nodes=options.nodes)
+    code = launch(_gpus(options), arguments, nodes=options.nodes)
     if code is not None:
         return code
     from slimclr.stages.transfer import transfer
@@ -226,6 +238,26 @@ def _doctor(options: argparse.Namespace, _: Sequence[str]) -> int:
     return show(findings, as_json=options.json)
 
 
+def _plan(options: argparse.Namespace, _: Sequence[str]) -> None:
+    from slimclr.plan import hours, largest_batch, plan
+
+    if options.largest_batch is not None:
+        largest_batch(options.largest_batch, config=options.config, root=REPOSITORY, gpus=options.gpus)
+        return
+    plan(
+        options.targets,
+        config=options.config,
+        profile=options.profile,
+        root=REPOSITORY,
+        gpus=options.gpus,
+        time_limit_h=None if options.time_limit is None else hours(options.time_limit),
+        rates=options.rates,
+        measured=options.measure,
+        write=options.write_rates,
+        as_json=options.json,
+    )
+
+
 def _clean(options: argparse.Namespace, _: Sequence[str]) -> None:
     from slimclr.stages.checkpoints import clean_checkpoints
 
@@ -249,6 +281,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--gpus", type=int, default=0, help="GPUs of each node, one process each; 0 is the CPU (default)"
         )
+        sub.add_argument("--gres", default="", help="the same as Slurm's --gres says it, for instance gpu:4")
         sub.add_argument("--nodes", type=int, default=1, help="nodes of the Slurm job that this runs in (default 1)")
         sub.add_argument("--checkpoints", type=Path, required=True, help="folder of rolling checkpoints")
 
@@ -310,8 +343,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--out", type=Path, required=True, help="folder for train.lmdb and val.lmdb")
 
+    def scratch(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--scratch", metavar="FOLDER", help="on this node's own disk: copy the LMDB there and read the copy"
+        )
+
     sub = command("pretrain", _pretrain, "Pre-train a slimmable network.")
     training(sub)
+    scratch(sub)
     sub.add_argument("--data", type=Path, help=f"training images: {IMAGES}")
     sub.add_argument("--out", type=Path, required=True, help="folder of the results")
     sub.add_argument("--paper", action="store_true", help="the recipe is the paper's")
@@ -321,6 +360,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("probe", _probe, "Train and evaluate linear probes of all widths.")
     training(sub)
+    scratch(sub)
     sub.add_argument("--weights", type=Path, required=True, help="weights.safetensors of the run")
     sub.add_argument("--train", type=Path, required=True, help=f"training images: {IMAGES}")
     sub.add_argument("--val", type=Path, required=True, help=f"validation images: {IMAGES}")
@@ -373,6 +413,21 @@ def _parser() -> argparse.ArgumentParser:
         const=os.environ.get("SLIMCLR_IMAGE", ""),
         metavar="NAME",
         help="instead the self-test of the container image that this runs in (or of the environment NAME)",
+    )
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+    sub = command("plan", _plan, "Forecast hours, requeues, disk and memory of all jobs, before anything is submitted.")
+    sub.add_argument("targets", nargs="*", default=["all"], metavar="TARGET", help="what to make (default: all)")
+    default = REPOSITORY / "config" / "config.yaml"
+    sub.add_argument("--config", "--configfile", type=Path, default=default, help="default: config/config.yaml")
+    sub.add_argument("--profile", default="local", help="local (default), slurm, or the folder of a Snakemake profile")
+    sub.add_argument("--gpus", type=int, metavar="N", help="GPUs of each node of a training (default: the profile's)")
+    sub.add_argument("--time-limit", metavar="TIME", help="of a job: 24h, 90m or 2d (default: the profile's runtime)")
+    sub.add_argument("--rates", type=Path, metavar="FILE", help="YAML with rates that need not be measured")
+    sub.add_argument("--no-measure", dest="measure", action="store_false", help="what is not stated stays unknown")
+    sub.add_argument("--write-rates", type=Path, metavar="FILE", help="write the rates that were used")
+    sub.add_argument(
+        "--largest-batch", metavar="RUN", help="instead the largest batch of this run that fits into memory here"
     )
     sub.add_argument("--json", action="store_true", help="print JSON")
 

@@ -384,6 +384,12 @@ class Paths(Model):
 
     raw: str = Field("raw", description="The archives and COCO; only read, must exist.")
     work: str = Field(".", description="data/, results/, checkpoints/, logs/ and benchmarks/ are made here.")
+    scratch: str | None = Field(
+        None,
+        description="Folder on each node's own disk, for instance `/scratch/$USER`: pre-training and probes copy the "
+        "LMDB there and read the copy, which the jobs of a node share and the last one removes. Variables are those of "
+        "the job. Changing it reruns nothing.",
+    )
 
 
 class ImageNet(Model):

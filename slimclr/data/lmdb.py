@@ -319,6 +319,7 @@ class LMDBImages:
 
     Attributes:
         classes: Names of the classes; the label is the rank.
+        digest: SHA-256 over keys, sizes and check sums of the images, in hexadecimal: what the data set holds.
         keys: `<class>/<file name>` of every image.
         labels: int64, (images,).
 
@@ -334,6 +335,7 @@ class LMDBImages:
             if meta["format"] != FORMAT or meta["version"] != VERSION:
                 raise ValueError(f"format {meta['format']} version {meta['version']}")
             self.classes: list[str] = meta["classes"]
+            self.digest: str = meta["digest"]
             self.keys: list[str] = json.loads(self._get(b"keys"))
             self.labels = np.frombuffer(self._get(b"labels"), "<i8").astype(np.int64)
         except (ValueError, KeyError, TypeError) as error:

@@ -50,7 +50,7 @@ def examine_machine(*, config: Path, scratch: Path | None, root: Path) -> list[F
             wanted=machine.PROCESSES_WANTED,
             option="-u",
         ),
-        *cluster.check_slurm(cluster.longest_job(root / "workflow/profiles/slurm/config.yaml")),
+        *cluster.check_slurm(cluster.longest_job(root / "workflow/rules")),
         *_containers(devices, root),
         packages.check_mmcv(_python(root, "detection")),
         packages.check_dali(training),

@@ -1,5 +1,6 @@
 """Slurm, apptainer and the images that rules run in. Commands are looked up on PATH."""
 
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,13 +40,10 @@ def slurm_minutes(text: str) -> int | None:
     return int(days or 0) * 1440 + hours * 60 + minutes
 
 
-def longest_job(profile: Path) -> int | None:
-    """Minutes of the longest job in a Snakemake profile; None when it names none."""
-    if not profile.is_file():
-        return None
-    settings = yaml.safe_load(profile.read_text(encoding="utf-8")) or {}
-    times = [rule.get("runtime") for rule in (settings.get("set-resources") or {}).values() if isinstance(rule, dict)]
-    numbers = [time for time in times if isinstance(time, int)]
+def longest_job(rules: Path) -> int | None:
+    """Minutes of the longest job that the rules in a folder (`*.smk`) ask for; None when they name none."""
+    lines = [line for file in rules.glob("*.smk") for line in file.read_text(encoding="utf-8").splitlines()]
+    numbers = [int(minutes) for line in lines for minutes in re.findall(r"^ +runtime=\D*(\d+)", line)]
     return max(numbers, default=None)
 
 
@@ -53,7 +51,7 @@ def check_slurm(minutes_wanted: int | None) -> list[Finding]:
     """Partitions, GPUs, the way to a job's state, time limits.
 
     Args:
-        minutes_wanted: Of the longest job in the profile; None: not known.
+        minutes_wanted: Of the longest job in the rules; None: not known.
     """
     if shutil.which("sinfo") is None:
         return [Finding("slurm", "ok", "none here: snakemake --profile local")]
@@ -81,7 +79,7 @@ def _partitions(partitions: list[Partition]) -> Finding:
 def _gres(partitions: list[Partition]) -> Finding:
     names = sorted({partition.name for partition in partitions if partition.up and partition.gpus})
     if not names:
-        cure = "jobs that ask for gres gpu stay pending: a cluster with --gpus only needs that switch of the profile"
+        cure = "jobs that ask for --gres=gpu:N would stay pending; --gpus may work, see docs/slurm.md"
         return Finding("slurm gres", "warning", "no partition that is up has a gres named gpu", cure)
     return Finding("slurm gres", "ok", f"gpu in {', '.join(names)}")
 
@@ -96,8 +94,8 @@ def _time_limits(partitions: list[Partition], wanted: int | None) -> Finding:
         return Finding(
             "slurm time limits",
             "warning",
-            f"{longest} minutes at most, the profile asks for {wanted}",
-            "set runtime to the limit; a training goes on from its checkpoint in the next job",
+            f"{longest} minutes at most, the rules ask for {wanted}",
+            "set runtime to the limit in profiles/default/config.yaml: training goes on from its checkpoint",
         )
     return Finding("slurm time limits", "ok", f"{longest} minutes")
 

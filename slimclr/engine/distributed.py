@@ -19,6 +19,7 @@ import torch.distributed as dist
 
 from slimclr.engine.preemption import EXIT_FOLDER, SIGNALS
 from slimclr.errors import UserError
+from slimclr.machine import gpu_names, take_gpus
 
 _RENDEZVOUS = "SLIMCLR_RENDEZVOUS"
 # Below the ports that the kernel gives out by itself.
@@ -49,8 +50,8 @@ def under_launcher() -> bool:
 def launch(gpus: int, arguments: Sequence[str], *, nodes: int = 1) -> int | None:
     """Run `slimclr` under torchrun, unless one process is enough or torchrun is here already.
 
-    One process per GPU (one per node without GPUs). Several nodes are those of the Slurm job that this runs in: srun
-    starts torchrun on each of them, and they meet at the job's first node.
+    One process per GPU (one per node without GPUs); runs on one machine take different ones. Several nodes are those of
+    the Slurm job that this runs in: srun starts torchrun on each of them, and they meet at the job's first node.
 
     Args:
         gpus: GPUs of each node; 0 is the CPU.
@@ -61,7 +62,8 @@ def launch(gpus: int, arguments: Sequence[str], *, nodes: int = 1) -> int | None
         The exit code of what ran; None when this process itself is to do the work.
 
     Raises:
-        UserError: More GPUs than this machine shows, or several nodes without a Slurm job that has them.
+        UserError: More GPUs than this machine shows or other runs leave free, or several nodes without a Slurm job that
+            has them.
     """
     if under_launcher():
         return None
@@ -75,6 +77,10 @@ def launch(gpus: int, arguments: Sequence[str], *, nodes: int = 1) -> int | None
     here = torch.cuda.device_count()
     if gpus > here:
         raise UserError(f"{gpus} GPUs requested, but {here} are here; ask for fewer (--gpus, or gpu in the profile)")
+    locks: list[int] = []
+    if gpus:
+        names, locks = take_gpus(gpus, gpu_names(here)[:here])
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names)
     if nodes == 1 and gpus <= 1:
         return None
     sys.stdout.flush()
@@ -84,7 +90,8 @@ def launch(gpus: int, arguments: Sequence[str], *, nodes: int = 1) -> int | None
         meeting = [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-id={job}"]
         meeting += [f"--rdzv-endpoint={os.environ[_RENDEZVOUS]}"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", *meeting, f"--nproc-per-node={max(1, gpus)}"]
-    return _run([*torchrun, *TORCHRUN_OPTIONS, "-m", *slimclr[2:]], os.environ)
+    # torchrun holds them, too: it outlives this process when only this one is killed.
+    return _run([*torchrun, *TORCHRUN_OPTIONS, "-m", *slimclr[2:]], os.environ, locks)
 
 
 def _srun(nodes: int, command: Sequence[str]) -> list[str]:
@@ -119,7 +126,7 @@ def _output(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
-def _run(command: Sequence[str], environment: dict[str, str] | os._Environ[str]) -> int:
+def _run(command: Sequence[str], environment: dict[str, str] | os._Environ[str], open_files: Sequence[int] = ()) -> int:
     """Run a launcher; signals that ask to stop go to the processes that train, which alone know what to do.
 
     Slurm signals every process of a job step, torchrun too, which would kill its workers: it ignores the signals.
@@ -134,7 +141,8 @@ def _run(command: Sequence[str], environment: dict[str, str] | os._Environ[str])
         # What is ignored here stays ignored in the launcher.
         before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
         try:
-            with subprocess.Popen(command, env={**environment, EXIT_FOLDER: str(folder)}) as child:
+            environment = {**environment, EXIT_FOLDER: str(folder)}
+            with subprocess.Popen(command, env=environment, pass_fds=open_files) as child:
                 for number in SIGNALS:
                     signal.signal(number, note)
                 while child.poll() is None:

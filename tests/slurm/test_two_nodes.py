@@ -25,7 +25,11 @@ RECIPE = {
 }
 # One CPU and no GPU per node.
 RESOURCES = [
-    *(f"{rule}:mem_mb=2000" for rule in ("extract_train", "extract_val", "convert")),
+    *(
+        f"{rule}:{key}"
+        for rule in ("extract_train", "extract_val", "convert")
+        for key in ("cpus_per_task=1", "mem_mb=2000")
+    ),
     *(f"{rule}:{key}" for rule in ("pretrain", "probe") for key in ("gpu=0", "cpus_per_task=1", "mem_mb=3000")),
 ]
 

@@ -270,13 +270,11 @@ def test_slurm_time_limit(text, minutes):
 
 
 def test_longest_job(tmp_path):
-    assert cluster.longest_job(tmp_path / "none.yaml") is None
-    profile = tmp_path / "config.yaml"
-    profile.write_text("set-resources:\n  a: {runtime: 60}\n  b: {runtime: 90, gpu: 1}\n")
-    assert cluster.longest_job(profile) == 90
-    profile.write_text("jobs: 100\n")
-    assert cluster.longest_job(profile) is None
-    assert cluster.longest_job(ROOT / "workflow/profiles/slurm/config.yaml") is not None
+    assert cluster.longest_job(tmp_path / "none") is None
+    (tmp_path / "a.smk").write_text("rule a:\n    resources:\n        runtime=60,\n")
+    (tmp_path / "b.smk").write_text("        runtime=lambda wildcards: 90 if long(wildcards) else 30,\n")
+    assert cluster.longest_job(tmp_path) == 90
+    assert cluster.longest_job(ROOT / "workflow/rules") == 1440
 
 
 # ------------------------------------------------------------------------------------------------- apptainer and images

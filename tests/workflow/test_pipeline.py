@@ -1,4 +1,4 @@
-"""The whole DAG with real parts on a small miniature: to the report, again, after changes, after a kill, on bad input."""
+"""The whole DAG with real parts on a small miniature: to the report, again, after changes, a kill, bad input."""
 
 import json
 import os
@@ -211,6 +211,25 @@ def test_killed_pretraining_goes_on_from_its_checkpoint(copy):
     steps = [json.loads(line)["step"] for line in lines]
     assert steps == sorted(set(steps))
     assert steps[-1] == 12 * 18
+
+
+def test_scratch_reruns_nothing_and_changes_no_number(copy, tmp_path, monkeypatch):
+    monkeypatch.setenv("NODE_DISK", str(tmp_path / "disk"))
+    copy.config["paths"]["scratch"] = "${NODE_DISK}/mine"
+    assert copy.planned() == []
+    work = copy.folder / "work"
+    weights, probe = work / "results/pretrain/moco/weights.safetensors", work / "results/probe/moco/metrics.json"
+    before, widths = weights.read_bytes(), copy.metrics("probe", "moco")["widths"]
+    for folder in (weights.parent, probe.parent, work / "checkpoints"):
+        shutil.rmtree(folder)
+    done = copy.run(str(probe))
+    assert done.returncode == 0, done.stdout
+    for stage, name in (("pretrain", "train"), ("probe", "train"), ("probe", "val")):
+        log = (work / f"logs/{stage}/moco.log").read_text()
+        assert f"copy {name}.lmdb to {tmp_path}/disk/mine/" in log
+    assert weights.read_bytes() == before
+    assert copy.metrics("probe", "moco")["widths"] == widths
+    assert list(tmp_path.glob("disk/**/*.lmdb")) == []
 
 
 def test_finished_checkpoints_can_be_freed(copy):

@@ -16,6 +16,9 @@ rule cifar:
         "<benchmarks>/data/cifar.tsv"
     container:
         image("train")
+    resources:
+        mem_mb=4000,
+        runtime=60,
     params:
         source=str(RAW / CONFIG.cifar10),
         folder=lambda wildcards, output: os.path.dirname(output.train),

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -12,7 +13,7 @@ import yaml
 from slimclr.config import dump, load_config, load_recipes, seeded_runs
 from slimclr.errors import UserError
 from slimclr.files import sha256
-from slimclr.machine import gpu_count
+from slimclr.machine import gpu_count, gpu_names
 from snakemake.exceptions import WorkflowError
 
 ROOT = Path(workflow.basedir)
@@ -66,6 +67,12 @@ shell.prefix(
 # ends; Snakemake waits after SIGTERM by itself.
 STOP_AT_A_STEP = "trap '' TERM USR1; "
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+ON_NODE = " --gpus {resources.gpu} --gres={resources.gres:q} --nodes {resources.nodes}"
+# In the shell and not a parameter: where images are read from must not rerun what was computed of them.
+SCRATCH = (
+    f" --scratch {shlex.quote(CONFIG.paths.scratch)}" if CONFIG.paths.scratch else ""
+)
+SCRATCH = SCRATCH.replace("{", "{{").replace("}", "}}")
 IMAGES = yaml.safe_load((ROOT / "containers/images.yaml").read_text())
 
 
@@ -126,8 +133,13 @@ def enter_containers():
     work = ["", "data", "results", "checkpoints"]
     places = [ROOT, ROOT / CONFIG.references]
     places += [RAW / name for name in raw] + [WORK / name for name in work]
-    if not WORK.exists():
-        places.append(next(path for path in WORK.absolute().parents if path.exists()))
+    made = [WORK]
+    if CONFIG.paths.scratch:
+        made.append(Path(os.path.expandvars(CONFIG.paths.scratch)))
+        for key in re.findall(r"\$\{?(\w+)", CONFIG.paths.scratch):
+            os.environ[f"{program}ENV_{key}"] = os.environ.get(key, "")
+    for place in map(Path.absolute, made):
+        places.append(next(path for path in (place, *place.parents) if path.exists()))
     # A job's commands name a path as it is written; a link on the way ends at the resolved one.
     paths = {path for place in places for path in (place.absolute(), place.resolve())}
     paths = {path for path in paths if path.exists() and path != Path("/")}
@@ -182,9 +194,38 @@ def half_the_cores():
     return max(1, (workflow.resource_settings.cores or 1) // 2)
 
 
-def gpus(wildcards):
-    """GPUs of a job unless the profile's set-resources says otherwise: one where there is one."""
-    return min(1, gpu_count())
+def at_hand(wanted):
+    """GPUs that a job asks for: on a cluster what is wanted, on one machine what it has of them."""
+    cluster = workflow.resource_settings.nodes is not None or workflow.remote_exec
+    return wanted if cluster else min(wanted, len(gpu_names()))
+
+
+def pretrain_gpus(wildcards):
+    """As many as share a step's batch in one forward pass each, as published; a random backbone needs none."""
+    settings = recipe(wildcards).pretrain
+    if settings.method.name == "random":
+        return 0
+    batch = settings.batch
+    return at_hand(
+        batch
+        // min(settings.bn_batch or batch, settings.max_batch_per_gpu or batch, batch)
+    )
+
+
+def probe_gpus(wildcards):
+    """256 images each; one where nothing is trained."""
+    settings = recipe(wildcards).probe
+    return at_hand(max(1, settings.batch // 256 if settings.epochs else 1))
+
+
+def transfer_gpus(wildcards):
+    """Eight images each."""
+    return at_hand(max(1, CONFIG.detection.batch // 8))
+
+
+def for_each(gpus, amount):
+    """A resource that grows with a job's GPUs: `amount` for each, a quarter of it without any."""
+    return lambda wildcards: gpus(wildcards) * amount or amount // 4
 
 
 def extracted(split):

@@ -15,6 +15,9 @@ if CONFIG.miniature:
             "<logs>/miniature.log",
         container:
             image("train")
+        resources:
+            mem_mb=4000,
+            runtime=60,
         params:
             seed=CONFIG.miniature.seed,
             raw=lambda wildcards, output: os.path.dirname(output.train),
@@ -51,6 +54,10 @@ rule extract_train:
         "<benchmarks>/data/extract_train.tsv"
     container:
         image("train")
+    resources:
+        cpus_per_task=8,
+        mem_mb=8000,
+        runtime=600,
     params:
         **EXTRACT_OPTIONS,
         archive=str(RAW / CONFIG.imagenet.train),
@@ -76,6 +83,10 @@ rule extract_val:
         "<benchmarks>/data/extract_val.tsv"
     container:
         image("train")
+    resources:
+        cpus_per_task=8,
+        mem_mb=8000,
+        runtime=120,
     params:
         **EXTRACT_OPTIONS,
         archive=str(RAW / CONFIG.imagenet.val),
@@ -100,6 +111,10 @@ if CONFIG.imagenet.keep_folder:
             "<benchmarks>/data/convert_{split}.tsv"
         container:
             image("train")
+        resources:
+            cpus_per_task=4,
+            mem_mb=8000,
+            runtime=600,
         params:
             folder=lambda wildcards, input: os.path.dirname(input.manifest),
         shell:

@@ -23,8 +23,15 @@ rule pretrain:
         image("train")
     threads: half_the_cores()
     resources:
-        gpu=gpus,
+        gpu=pretrain_gpus,
+        # Instead of gpu on clusters that want it: gpu=0 gres=gpu:4.
+        gres="",
         nodes=1,
+        cpus_per_task=for_each(pretrain_gpus, 8),
+        mem_mb=for_each(pretrain_gpus, 32000),
+        runtime=lambda wildcards: 1440 if pretrain_gpus(wildcards) else 60,
+        # Two minutes before the time limit Slurm asks for a checkpoint.
+        slurm_extra="--signal=USR1@120",
     params:
         recipe=lambda wildcards: section(recipe(wildcards).pretrain),
         seed=lambda wildcards: SEED_OF[wildcards.run],
@@ -36,6 +43,8 @@ rule pretrain:
         ),
     shell:
         STOP_AT_A_STEP
-        + "train_env slimclr pretrain --name {wildcards.run} --seed {params.seed} --gpus {resources.gpu} --nodes {resources.nodes} {params.paper}"
-        " {params.data} --out {params.out:q} --checkpoints {params.checkpoints:q}"
+        + "train_env slimclr pretrain --name {wildcards.run} --seed {params.seed}"
+        + ON_NODE
+        + SCRATCH
+        + " {params.paper} {params.data} --out {params.out:q} --checkpoints {params.checkpoints:q}"
         " --recipe {params.recipe:q} 2>&1 | tee -a {log}"

@@ -17,14 +17,23 @@ rule probe:
         image("train")
     threads: half_the_cores()
     resources:
-        gpu=gpus,
+        gpu=probe_gpus,
+        # Instead of gpu on clusters that want it: gpu=0 gres=gpu:4.
+        gres="",
         nodes=1,
+        cpus_per_task=for_each(probe_gpus, 8),
+        mem_mb=for_each(probe_gpus, 32000),
+        runtime=lambda wildcards: 1440 if recipe(wildcards).probe.epochs else 120,
+        # Two minutes before the time limit Slurm asks for a checkpoint.
+        slurm_extra="--signal=USR1@120",
     params:
         recipe=lambda wildcards: section(recipe(wildcards).probe),
         seed=lambda wildcards: SEED_OF[wildcards.run],
         checkpoints=lambda wildcards: str(WORK / f"checkpoints/probe/{wildcards.run}"),
     shell:
         STOP_AT_A_STEP
-        + "train_env slimclr probe --name {wildcards.run} --seed {params.seed} --gpus {resources.gpu} --nodes {resources.nodes}"
-        " --weights {input.weights:q} --train {input.train:q} --val {input.val:q} --out {output.metrics:q}"
+        + "train_env slimclr probe --name {wildcards.run} --seed {params.seed}"
+        + ON_NODE
+        + SCRATCH
+        + " --weights {input.weights:q} --train {input.train:q} --val {input.val:q} --out {output.metrics:q}"
         " --checkpoints {params.checkpoints:q} --recipe {params.recipe:q} 2>&1 | tee -a {log}"

@@ -17,6 +17,10 @@ rule convert_recordio:
     container:
         image("recordio")
     threads: half_the_cores()
+    resources:
+        cpus_per_task=4,
+        mem_mb=8000,
+        runtime=600,
     params:
         resize=(
             f"--resize {CONFIG.imagenet.recordio_resize}"

@@ -18,11 +18,16 @@ rule report:
         "<logs>/report.log",
     container:
         image("train")
+    resources:
+        mem_mb=4000,
+        runtime=30,
     params:
         config=json.dumps(
             {
                 "name": " + ".join(Path(file).stem for file in workflow.configfiles),
-                "config": dump(CONFIG),
+                # Where images are read from changes no table.
+                "config": dump(CONFIG)
+                | {"paths": {"raw": CONFIG.paths.raw, "work": CONFIG.paths.work}},
                 "recipes": {run: dump(value) for run, value in RECIPES.items()},
             },
             sort_keys=True,

@@ -20,7 +20,12 @@ rule transfer:
         image("detection")
     threads: half_the_cores()
     resources:
-        gpu=gpus,
+        gpu=transfer_gpus,
+        # Instead of gpu on clusters that want it: gpu=0 gres=gpu:4.
+        gres="",
+        cpus_per_task=for_each(transfer_gpus, 8),
+        mem_mb=for_each(transfer_gpus, 32000),
+        runtime=1440,
     params:
         recipe=section(CONFIG.detection),
         seed=lambda wildcards: SEED_OF[wildcards.run],
@@ -29,6 +34,6 @@ rule transfer:
             WORK / f"checkpoints/transfer/{wildcards.run}"
         ),
     shell:
-        "detection_env slimclr transfer --name {wildcards.run} --seed {params.seed} --gpus {resources.gpu}"
+        "detection_env slimclr transfer --name {wildcards.run} --seed {params.seed} --gpus {resources.gpu} --gres={resources.gres:q}"
         " --weights {input.weights:q} --coco {params.coco:q} --out {output.metrics:q}"
         " --checkpoints {params.checkpoints:q} --recipe {params.recipe:q} 2>&1 | tee -a {log}"
