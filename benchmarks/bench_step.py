@@ -4,7 +4,8 @@
 
 "plain" is the same step written one tensor at a time: NCHW, every width's own first convolution, an optimiser and a
 moving average that loop over the parameters. "torchvision" is MoCo v2 written directly around torchvision's ResNet-50.
-The variants take turns, each round in the other order; a ratio is the median over the rounds.
+The variants take turns, each round in the other order; a ratio is the median over the rounds. "checkpoint" is written
+to the current folder's disk.
 """
 
 import argparse
@@ -13,9 +14,11 @@ import json
 import os
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +26,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
+from slimclr.engine.checkpoints import Checkpoints
 from slimclr.losses import kl_distillation, loss_weights
 from slimclr.methods import MoCoV2, SubNetworkLoss
 from slimclr.nn import SlimmableResNet
@@ -146,6 +150,30 @@ def torchvision_step(depth: int, queue: int, views: list[Tensor], device: torch.
     return step
 
 
+def checkpoint_times(method: MoCoV2, repeats: int) -> dict[str, float]:
+    """Seconds that training stops to save the state of a step, and until it is on the disk; MB of it."""
+    parameters = list(method.trainable().parameters())
+    sgd = torch.optim.SGD(parameters, lr=0.03, momentum=0.9)
+    for parameter in parameters:
+        sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    state = {"epoch": 0, "method": method.state_dict(), "optimizer": sgd.state_dict()}
+    stops, written = [], []
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        checkpoints = Checkpoints(Path(folder))
+        for number in range(repeats):
+            start = time.perf_counter()
+            checkpoints.save({**state, "step": number})
+            stops.append(time.perf_counter() - start)
+            checkpoints.wait()
+            written.append(time.perf_counter() - start)
+        size = max(path.stat().st_size for path in Path(folder).glob("*.pt"))
+    return {
+        "mb": round(size / 1e6),
+        "training_stops_s": round(statistics.median(stops), 3),
+        "on_the_disk_after_s": round(statistics.median(written), 3),
+    }
+
+
 def matrix_rate(device: torch.device, precision: str) -> float:
     """Multiply-adds per second of a large matrix product."""
     size, dtype = (1024 if device.type == "cpu" else 8192), AMP.get(precision, torch.float32)
@@ -203,6 +231,8 @@ def main() -> None:
 
     seconds = {name: statistics.median(values[name] for values in rounds) for name in steps}
     rate = matrix_rate(device, options.precision)
+    saved = build(WIDTHS, depth, queue)
+    to_device(saved, device)
     result = {
         "machine": {
             "device": torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} CPU",
@@ -223,6 +253,7 @@ def main() -> None:
         "four_widths_over_one_by_multiply_adds": round(four / one, 3),
         "multiply_adds_per_step": four,
         "share_of_matrix_rate": round(four / seconds["ours"] / rate, 3),
+        "checkpoint": checkpoint_times(saved, repeats),
         "rounds": [{name: round(value, 4) for name, value in values.items()} for values in rounds],
     }
     print(json.dumps(result, indent=2))

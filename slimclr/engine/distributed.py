@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 
@@ -182,7 +183,8 @@ def processes(gpus: int, errors: Path | None = None) -> Iterator[Processes]:
     if not under_launcher():
         yield Processes(0, 1, device)
         return
-    dist.init_process_group("nccl" if gpus else "gloo")
+    # Another node may be copying its images still (paths.scratch).
+    dist.init_process_group("nccl" if gpus else "gloo", timeout=timedelta(hours=1))
     rank = dist.get_rank()
     try:
         yield Processes(rank, dist.get_world_size(), device)

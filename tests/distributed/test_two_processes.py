@@ -67,10 +67,34 @@ def last_state(folder):
     return torch.load(sorted(folder.glob("work/*/seed0/step_*.pt"))[-1], weights_only=True)
 
 
+def assert_same(one, other):
+    """Two runs ended with the same weights, queue and optimiser."""
+    one, other = last_state(one), last_state(other)
+    assert one["step"] == other["step"] == 40
+    for name, tensor in one["method"].items():
+        # the second process's statistics are not kept: they decide nothing
+        assert torch.equal(other["method"][name], tensor), name
+    for number, state in one["optimizer"]["state"].items():
+        assert torch.equal(state["momentum_buffer"], other["optimizer"]["state"][number]["momentum_buffer"]), number
+
+
+MOCO_V2 = {"method": {"name": "mocov2", "dim": 16, "queue": 64}}
+
+
 @pytest.mark.ddp
-@pytest.mark.parametrize("whom", ["the launcher", "all processes"])
-def test_asked_to_stop_both_processes_leave_one_checkpoint_and_go_on_exactly(data, tmp_path, whom):
-    recipe = RECIPE | {"method": {"name": "mocov2", "dim": 16, "queue": 64}, "epochs": 8}
+@pytest.mark.parametrize(
+    ("whom", "changes"),
+    [
+        ("the launcher", MOCO_V2),
+        ("all processes", MOCO_V2),
+        ("the launcher", MOCO_V2 | {"loader": "dali"}),
+        ("the launcher", {"method": {"name": "mocov3", "dim": 16, "hidden": 32}}),
+        ("the launcher", {"method": {"name": "simclr", "dim": 16}}),
+    ],
+    ids=["mocov2", "mocov2, all signalled", "mocov2, dali", "mocov3", "simclr"],
+)
+def test_asked_to_stop_both_processes_leave_one_checkpoint_and_go_on_exactly(data, tmp_path, whom, changes):
+    recipe = RECIPE | changes | {"epochs": 8}
     with start(data, tmp_path / "whole", recipe) as whole:
         assert whole.wait() == 0, whole.stderr.read()[-3000:]
     folder = tmp_path / "stopped"
@@ -91,12 +115,20 @@ def test_asked_to_stop_both_processes_leave_one_checkpoint_and_go_on_exactly(dat
     assert not (folder / "out/metrics.json").exists()
     with start(data, folder, recipe) as resumed:
         assert resumed.wait() == 0, resumed.stderr.read()[-3000:]
-    one, other = last_state(tmp_path / "whole"), last_state(folder)
-    assert one["step"] == other["step"] == 40
-    assert len(one["random"]) == 2
-    for name, tensor in one["method"].items():
-        # the second process's statistics are not kept: they decide nothing
-        assert torch.equal(other["method"][name], tensor), name
+    assert_same(tmp_path / "whole", folder)
+    assert len(last_state(folder)["random"]) == 2
+
+
+@pytest.mark.ddp
+def test_two_runs_at_the_same_time_do_not_disturb_each_other(data, tmp_path):
+    recipe = RECIPE | MOCO_V2 | {"epochs": 8}
+    with start(data, tmp_path / "one", recipe) as one, start(data, tmp_path / "other", recipe) as other:
+        told = [process.communicate(timeout=300)[1] for process in (one, other)]
+    assert (one.returncode, other.returncode) == (0, 0), told
+    with start(data, tmp_path / "alone", recipe) as alone:
+        assert alone.wait() == 0, alone.stderr.read()[-3000:]
+    assert_same(tmp_path / "alone", tmp_path / "one")
+    assert_same(tmp_path / "alone", tmp_path / "other")
 
 
 @pytest.mark.ddp

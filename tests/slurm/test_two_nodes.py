@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 SNAKEMAKE = ROOT / ".venvs/dev/bin/snakemake"
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif("SLIMCLR_TEST_SLURM" not in os.environ, reason="brings up a Slurm as root: make test-slurm"),
 ]
 RECIPE = {
@@ -31,6 +31,7 @@ RESOURCES = [
         for key in ("cpus_per_task=1", "mem_mb=2000")
     ),
     *(f"{rule}:{key}" for rule in ("pretrain", "probe") for key in ("gpu=0", "cpus_per_task=1", "mem_mb=3000")),
+    *(f"transfer:{key}" for key in ("gpu=0", "cpus_per_task=1", "mem_mb=5000")),
 ]
 
 
@@ -53,6 +54,7 @@ def data(cluster, tmp_path_factory):
 
 
 def begin(folder, *targets, resources=()):
+    """Start Snakemake on a small recipe of its own."""
     (folder / "recipes").mkdir(parents=True, exist_ok=True)
     (folder / "recipes/small.yaml").write_text(yaml.safe_dump(RECIPE))
     config = {
@@ -63,11 +65,15 @@ def begin(folder, *targets, resources=()):
         "runs": ["small"],
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    command = [SNAKEMAKE, *targets, "--profile", ROOT / "slurm", "--snakefile", ROOT / "Snakefile", "--configfile"]
-    command += [folder / "config.yaml", "--default-resources", "slurm_partition=test", "mem_mb=2000", "runtime=30"]
-    command += ["--set-resources", *RESOURCES, *resources, "--latency-wait", "5"]
     # The cut-down time limit strikes more often than the profile's three retries allow for.
-    command += ["--retries", "9", "--slurm-init-seconds-before-status-checks", "3"]
+    return submit(folder, folder / "config.yaml", *targets, "--retries", "9", resources=resources)
+
+
+def submit(folder, config, *arguments, resources=()):
+    command = [SNAKEMAKE, *arguments, "--profile", ROOT / "slurm", "--snakefile", ROOT / "Snakefile"]
+    command += ["--configfile", config, "--default-resources", "slurm_partition=test", "mem_mb=2000", "runtime=30"]
+    command += ["--set-resources", *RESOURCES, *resources, "--latency-wait", "5"]
+    command += ["--slurm-init-seconds-before-status-checks", "3"]
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -131,3 +137,30 @@ def test_a_disturbed_run_is_continued_and_finished(data, tmp_path, monkeypatch, 
     assert (folder / "results/report/index.html").is_file()
     steps = json.loads((folder / "results/pretrain/small/metrics.json").read_text())["steps"]
     assert steps == 37 * RECIPE["pretrain"]["epochs"]
+
+
+def test_the_demo_runs_to_its_report(cluster, tmp_path):
+    if not (ROOT / ".venvs/detection/installed.sha256").exists():
+        pytest.skip("the demo's transfer needs .venvs/detection: make .venvs/detection")
+    process = submit(tmp_path, ROOT / "config/demo.yaml", "all")
+    told = process.communicate(timeout=1500)[0]
+    assert process.returncode == 0, told[-5000:]
+    assert "Submitted job" in told or "SLURM" in told
+    tables = (tmp_path / "demo/results/report/tables.csv").read_text()
+    assert "demo_slimclr_simclr" in tables
+    assert (tmp_path / "demo/results/report/index.html").is_file()
+
+
+def test_rules_run_in_apptainer(data, tmp_path):
+    if not shutil.which("apptainer"):
+        pytest.skip("apptainer is not on PATH")
+    if not (ROOT / "containers/train.sif").exists():
+        pytest.skip("containers/train.sif is not there: make sif")
+    folder = tmp_path / "p"
+    shutil.copytree(data, folder)
+    process = begin(folder, "all", "--sdm", "apptainer")
+    told = process.communicate(timeout=800)[0]
+    assert process.returncode == 0, told[-5000:]
+    for file in folder.glob("results/*/small/metrics.json"):
+        assert json.loads(file.read_text())["command"].startswith("/opt/venv/bin/"), file
+    assert (folder / "results/report/index.html").is_file()
