@@ -24,8 +24,8 @@ bench: .venvs/dev ## the benchmarks, as JSON on stdout
 	.venvs/dev/bin/python benchmarks/bench_extract.py --repeats 7
 	.venvs/dev/bin/python benchmarks/bench_lmdb.py
 
-test-slurm: .venvs/dev .venvs/train ## runs on a real Slurm of two nodes on this machine; needs root and Debian
-	SLIMCLR_TEST_SLURM=1 .venvs/dev/bin/pytest tests/slurm
+test-slurm: .venvs/dev .venvs/train ## runs on a real Slurm of two nodes on this machine, ONLY=demo for one; needs root and Debian
+	SLIMCLR_TEST_SLURM=1 .venvs/dev/bin/pytest tests/slurm -k '$(ONLY)'
 
 lint: .venvs/dev ## ruff, ruff format, mypy, snakefmt, snakemake --lint, hadolint, shellcheck
 	.venvs/dev/bin/ruff check .

@@ -82,6 +82,7 @@ MOCO_V2 = {"method": {"name": "mocov2", "dim": 16, "queue": 64}}
 
 
 @pytest.mark.ddp
+@pytest.mark.timeout(1200)  # DALI's views are compiled in six processes
 @pytest.mark.parametrize(
     ("whom", "changes"),
     [

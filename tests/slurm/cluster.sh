@@ -5,6 +5,7 @@ action=$1 folder=$2
 
 start() {
   if ! command -v slurmctld munged >/dev/null; then
+    apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq slurm-wlm munge >/dev/null
   fi
   mkdir -p "$folder"/{state,n1,n2} /etc/slurm /run/munge

@@ -118,10 +118,11 @@ LIMIT = ["pretrain:runtime=1", "pretrain:slurm_extra='--signal=USR1@25'"]
         (TWO, asked),
         ([], lambda folder: subprocess.run([*TERM, job()], check=True)),
         (TWO, lambda folder: subprocess.run([*TERM, job()], check=True)),
+        ([], lambda folder: subprocess.run(["scancel", job()], check=True)),
         (LIMIT, None),
         ([], node_down),
     ],
-    ids=["asked, two nodes", "terminated", "terminated, two nodes", "time limit", "node down"],
+    ids=["asked, two nodes", "terminated", "terminated, two nodes", "cancelled", "time limit", "node down"],
 )
 def test_a_disturbed_run_is_continued_and_finished(data, tmp_path, monkeypatch, resources, disturb):
     folder = tmp_path / "p"
