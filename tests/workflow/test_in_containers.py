@@ -29,9 +29,10 @@ def started(tmp_path):
     """Words and environment that apptainer gets for the first rule of the miniature."""
     repository, work = tmp_path / "repository", tmp_path / "elsewhere/work"
     for name in ("workflow", "containers", "config", "envs"):
-        shutil.copytree(ROOT / name, repository / name)
+        shutil.copytree(ROOT / name, repository / name, ignore=shutil.ignore_patterns("*.sif"))
     shutil.copy(ROOT / "Snakefile", repository)
-    for name in ("train", "detection", "recordio"):
+    # Not recordio.sif: no job needs it.
+    for name in ("train", "detection"):
         (repository / f"containers/{name}.sif").touch()
     (tmp_path / "disk").mkdir()
     (tmp_path / "raw").symlink_to(tmp_path / "disk")
@@ -65,6 +66,17 @@ def test_a_rule_in_a_container(started, tmp_path):
     # the command of the image, not of a virtual environment
     assert 'train_env() { "$@"; }' in " ".join(words)
     assert ("APPTAINER_NV" in environment) == bool(gpu_count())
+
+
+def test_an_image_that_a_job_needs_and_is_missing_is_named(started, tmp_path):
+    repository = tmp_path / "repository"
+    command = [SNAKEMAKE, "recordio", "--dry-run", "--snakefile", str(repository / "Snakefile"), "--sdm", "apptainer"]
+    command += ["--profile", str(repository / "workflow/profiles/local"), "--configfile", str(tmp_path / "config.yaml")]
+    environment = os.environ | {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode != 0
+    line = f"recordio: {repository}/containers/recordio.sif does not exist; put the image there, name another one"
+    assert line in done.stdout + done.stderr
 
 
 def test_what_a_container_sees_of_the_machine(started, tmp_path):

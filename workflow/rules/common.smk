@@ -97,7 +97,8 @@ def environment(name):
     parameters behind an ancient input that is still to be made.
     """
     if IN_CONTAINERS:
-        return []
+        # Asked for by jobs alone: an image that no job needs may be missing.
+        return lambda wildcards: image_is_there(name)
     marker = ROOT / ".venvs" / name / "installed.sha256"
     wanted = sha256(ROOT / "envs" / f"{name}.lock")
     if marker.exists() and marker.read_text().strip() != wanted:
@@ -112,13 +113,18 @@ def image(name):
     entry = IMAGES[name]
     if entry["reference"] and entry["digest"]:
         return f"docker://{entry['reference']}@{entry['digest']}"
-    path = ROOT / entry["sif"]
-    if IN_CONTAINERS and not path.exists():
-        raise WorkflowError(
-            f"containers/images.yaml: {name}: {path} does not exist; put the image there, name another one, "
-            "or run without --sdm apptainer"
-        )
-    return str(path)
+    return str(ROOT / entry["sif"])
+
+
+def image_is_there(name):
+    """No input files, unless a local image is missing."""
+    path = image(name)
+    if path.startswith("docker://") or os.path.exists(path):
+        return []
+    raise WorkflowError(
+        f"containers/images.yaml: {name}: {path} does not exist; put the image there, name another one, "
+        "or run without --sdm apptainer"
+    )
 
 
 def enter_containers():
