@@ -164,5 +164,5 @@ def test_rules_run_in_apptainer(data, tmp_path):
     told = process.communicate(timeout=800)[0]
     assert process.returncode == 0, told[-5000:]
     for file in folder.glob("results/*/small/metrics.json"):
-        assert json.loads(file.read_text())["command"].startswith("/opt/venv/bin/"), file
+        assert json.loads(file.read_text())["provenance"]["command"].startswith("/opt/venv/bin/"), file
     assert (folder / "results/report/index.html").is_file()
