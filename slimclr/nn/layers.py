@@ -154,10 +154,7 @@ class SlimmableConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor, width: float = 1.0) -> Tensor:
         """Convolve `x` (n, in * width, h, w) to (n, out * width, h', w')."""
-        weight = (
-            self.parts[width] if width in self.parts else self.weight[self.out_slices[width], self.in_slices[width]]
-        )
-        return F.conv2d(x, weight, None, self.stride, self.padding)
+        return F.conv2d(x, _weight(self, width), None, self.stride, self.padding)
 
 
 class SlimmableLinear(nn.Linear):
@@ -191,9 +188,14 @@ class SlimmableLinear(nn.Linear):
 
     def forward(self, x: Tensor, width: float = 1.0) -> Tensor:
         """Map `x` (n, in * width) to (n, out * width)."""
-        rows = self.out_slices[width]
-        weight = self.parts[width] if width in self.parts else self.weight[rows, self.in_slices[width]]
-        return F.linear(x, weight, None if self.bias is None else self.bias[rows])
+        bias = None if self.bias is None else self.bias[self.out_slices[width]]
+        return F.linear(x, _weight(self, width), bias)
+
+
+def _weight(layer: SlimmableConv2d | SlimmableLinear, width: float) -> Tensor:
+    """The part of a layer's weight that a width uses, from `widths_together` where that was cut out."""
+    part = layer.parts.get(width)
+    return layer.weight[layer.out_slices[width], layer.in_slices[width]] if part is None else part
 
 
 class SwitchableLinear(nn.Module):

@@ -64,9 +64,8 @@ def build_trainer(recipe: Pretrain, batch: int, *, classes: int, device: "torch.
     from slimclr.data.views import training_views
     from slimclr.engine.distributed import Processes
     from slimclr.engine.loop import Trainer
-    from slimclr.nn import SlimmableResNet, build_backbone
-    from slimclr.nn.compiled import compile_widths
-    from slimclr.stages.pretrain import build_method, build_optimizer, set_precision, to_device
+    from slimclr.nn import build_backbone
+    from slimclr.stages.pretrain import build_method, build_optimizer, prepare, set_precision
 
     optimizer = recipe.optimizer
     assert optimizer is not None, "a random backbone is not trained"
@@ -75,12 +74,7 @@ def build_trainer(recipe: Pretrain, batch: int, *, classes: int, device: "torch.
     set_precision(recipe)
     backbone = build_backbone(**recipe.backbone.model_dump())
     method = build_method(recipe, backbone, classes=classes)
-    to_device(method, device)
-    backbone.checkpointing = recipe.activation_checkpointing
-    if recipe.compile:
-        for module in method.modules():
-            if isinstance(module, SlimmableResNet):
-                compile_widths(module)
+    prepare(method, backbone, recipe, device)
     views = len(training_views(recipe.views, image_size=recipe.image_size, widths=len(backbone.widths)))
     return Trainer(
         method=method,

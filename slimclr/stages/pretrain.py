@@ -114,7 +114,7 @@ def _trainer(
     method = build_method(recipe, backbone, classes=len(images.classes), seed=seed)
     if where.world > 1 and recipe.batch_norm == "synchronised":
         synchronise_batch_norm(method, where.device)
-    to_device(method, where.device)
+    prepare(method, backbone, recipe, where.device)
     loader = training_loader(
         images,
         recipe.views,
@@ -130,11 +130,6 @@ def _trainer(
         device=where.device,
     )
     steps_per_epoch = len(loader) // plan.accumulation
-    backbone.checkpointing = recipe.activation_checkpointing
-    if recipe.compile:
-        for module in method.modules():
-            if isinstance(module, SlimmableResNet):
-                compile_widths(module)
     monitor = None
     if recipe.knn:
         monitor = KNNMonitor(recipe.knn, backbone, images, image_size=recipe.image_size, seed=seed, where=where)
@@ -202,6 +197,16 @@ def set_precision(recipe: Pretrain | Probe) -> None:
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = recipe.tf32
     torch.set_float32_matmul_precision("high" if recipe.tf32 else "highest")
+
+
+def prepare(method: nn.Module, backbone: SlimmableResNet, recipe: Pretrain, device: torch.device) -> None:
+    """Move a method to where it is trained, with the recipe's ways to save memory and time."""
+    to_device(method, device)
+    backbone.checkpointing = recipe.activation_checkpointing
+    if recipe.compile:
+        for module in method.modules():
+            if isinstance(module, SlimmableResNet):
+                compile_widths(module)
 
 
 def to_device(module: nn.Module, device: torch.device) -> None:

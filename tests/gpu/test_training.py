@@ -9,6 +9,7 @@ from slimclr.data.miniature import write_miniature
 from slimclr.nn.weights import load_backbone
 from slimclr.stages.data import extract
 from slimclr.stages.pretrain import pretrain
+from tests.small_recipe import RECIPE
 
 pytestmark = [
     pytest.mark.gpu,
@@ -24,21 +25,8 @@ def test_a_run_trains_and_its_weights_load_on_the_cpu(tmp_path, precision):
     archive = tmp_path / "ILSVRC2012_img_train.tar"
     extract("train", archive=archive, devkit=None, expect="subset", out=tmp_path / "train")
     recipe = Pretrain.model_validate(
-        {
-            "method": {"name": "mocov2", "dim": 16, "queue": 64},
-            "backbone": {"depth": 14, "base_width": 16, "widths": [1.0, 0.5]},
-            "epochs": 2,
-            "slow_start_epoch": 1,
-            "batch": 32,
-            "bn_batch": 32,
-            "optimizer": {"lr": 0.03},
-            "distillation": {},
-            "loss_weights": "sub_sum_to_full",
-            "precision": precision,
-            "image_size": 64,
-            "workers": 2,
-            "log_every": 1,
-        }
+        RECIPE
+        | {"method": {"name": "mocov2", "dim": 16, "queue": 64}, "bn_batch": 32, "precision": precision, "workers": 2}
     )
     out = tmp_path / "out"
     places = {"data": tmp_path / "train", "out": out, "checkpoints": tmp_path / "work"}
@@ -47,4 +35,4 @@ def test_a_run_trains_and_its_weights_load_on_the_cpu(tmp_path, precision):
     assert [line["step"] for line in lines] == list(range(1, 11))
     assert all(line["loss"] is not None for line in lines)
     backbone, _ = load_backbone(out / "weights.safetensors")
-    assert backbone(torch.zeros(1, 3, 64, 64), 0.5).shape == (1, 256)
+    assert backbone(torch.zeros(1, 3, 64, 64), 0.5).shape == (1, 128)
