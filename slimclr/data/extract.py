@@ -212,6 +212,7 @@ def _extract(
         sources = sorted(index(), key=lambda source: source.wnid)
         records = Records(out / ".records", [source.wnid for source in sources])
         with alone(records.folder / "lock"):
+            records.sweep()
             todo = [source for source in sources if records.load(source, check) is None]
 
             def check_all() -> None:

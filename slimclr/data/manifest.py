@@ -95,9 +95,17 @@ class Records:
     def save(self, wnid: str, record: ClassRecord) -> None:
         """Write a record, whole or not at all."""
         part = self.folder / f"{wnid}.part{os.getpid()}"
-        # Not flushed to disk: what a crash of the machine leaves is not JSON, or of another boot.
-        part.write_text(json.dumps(vars(record), separators=(",", ":")), encoding="utf-8")
-        part.replace(self.folder / f"{wnid}.json")
+        try:
+            # Not flushed to disk: what a crash of the machine leaves is not JSON, or of another boot.
+            part.write_text(json.dumps(vars(record), separators=(",", ":")), encoding="utf-8")
+            part.replace(self.folder / f"{wnid}.json")
+        finally:
+            part.unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove what a killed run was writing; only one run at a time may be at work."""
+        for part in self.folder.glob("*.part*"):
+            part.unlink()
 
     def classes(self) -> Iterator[ClassRecord]:
         """The records in the order of the classes."""
