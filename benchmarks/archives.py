@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import mmap
 import os
 import platform
 import statistics
@@ -57,17 +56,28 @@ def drop_caches() -> None:
     _DROP_CACHES.write_text("3\n")
 
 
-def touch_memory(share: float = 0.8) -> None:
-    """Write to a share of the free memory and give it back.
+def evict(path: Path) -> None:
+    """Write everything to disk and take a file out of the page cache."""
+    os.sync()
+    with open(path, "rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
-    A virtual machine gets its memory from the host page by page, on the first touch. The page cache would otherwise
-    pay for that at some moment in the middle of a benchmark: twice the time, measured on a Firecracker machine.
+
+def fill_page_cache(file: Path) -> None:
+    """Read a file of holes as large as the free memory; it has to stay until the measurement ends.
+
+    A virtual machine whose balloon reports free pages gives memory back to its host two seconds after it was freed, and
+    gets it again page by page, which took 1 to 4 s per GB on a Firecracker machine: more than extraction itself. In a
+    full page cache new pages take the place of old ones, as on a machine that is in use.
     """
-    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-    size = int(share * 1024 * int(fields["MemAvailable"].split()[0]))
-    with mmap.mmap(-1, size) as memory:
-        for start in range(0, size, mmap.PAGESIZE):
-            memory[start] = 1
+    if not file.exists():
+        fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        with open(file, "wb") as created:
+            created.truncate(1024 * int(fields["MemAvailable"].split()[0]))
+    block = memoryview(bytearray(1 << 23))
+    with open(file, "rb", buffering=0) as opened:
+        while opened.readinto(block):
+            pass
 
 
 def alternate(
