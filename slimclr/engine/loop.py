@@ -92,6 +92,10 @@ class Trainer:
         self._saved = time.monotonic()
         self._waited = 0.0
         self._gradients: dict[str, Any] = {}
+        # Of every batch since the last record: the loss, each width's loss and accuracy; of every step: the norm. They
+        # stay on the device until they are read all at once, since each would wait for the GPU by itself.
+        self._losses: list[Tensor] = []
+        self._norms: list[Tensor] = []
         self._note = ""
 
     def train(self) -> None:
@@ -144,7 +148,7 @@ class Trainer:
             rate = self.schedule(self.step)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            output, count, norm = self._train_step(epoch + step / self.steps_per_epoch, batches)
+            output, count = self._train_step(epoch + step / self.steps_per_epoch, batches)
             self.step += 1
             images += count
             advance(1, self._note)
@@ -152,7 +156,7 @@ class Trainer:
             if self.step % self.log_every == 0 or last or self._gradients:
                 seconds = time.perf_counter() - logged
                 done = epoch + (step + 1) / self.steps_per_epoch
-                self._log(output, norm, done, rate, images / seconds, seconds, records)
+                self._log(tuple(output.widths), done, rate, images / seconds, seconds, records)
                 logged, images, self._waited, self._gradients = time.perf_counter(), 0, 0.0, {}
             asked = self._agree(request, last=last)
             if asked[_NOT_FINITE]:
@@ -171,8 +175,8 @@ class Trainer:
                 )
         return None
 
-    def _train_step(self, epoch: float, batches: Iterator[Any]) -> tuple[Output, int, Tensor]:
-        """One optimiser step over `accumulation` batches; gives the last batch's output, the images, the norm."""
+    def _train_step(self, epoch: float, batches: Iterator[Any]) -> tuple[Output, int]:
+        """One optimiser step over `accumulation` batches; gives the last batch's output and the images."""
         assert self._parallel is not None
         self.optimizer.zero_grad(set_to_none=True)
         self.method.before_step(epoch)
@@ -190,8 +194,10 @@ class Trainer:
                     self._gradients = self._record_gradients(output)
                 self.scaler.scale(output.loss / self.accumulation).backward()
             count += len(labels) * self.where.world
-        norm = self._move(output)
-        return output, count, norm
+            parts = (part for result in output.widths.values() for part in (result.loss, result.accuracy))
+            self._losses.append(torch.stack([part.detach().float() for part in (output.loss, *parts)]))
+        self._norms.append(self._move(output).float())
+        return output, count
 
     def _move(self, output: Output) -> Tensor:
         """Move the weights, unless loss or gradient is not finite; gives the gradient's norm."""
@@ -329,22 +335,21 @@ class Trainer:
 
     def _log(
         self,
-        output: Output,
-        norm: Tensor,
+        widths: tuple[float, ...],
         epoch: float,
         rate: float,
         speed: float,
         seconds: float,
         records: Records | None,
     ) -> None:
+        losses, norms = torch.stack(self._losses), torch.stack(self._norms)
+        self._losses, self._norms = [], []
         if records is None:
             return
-        # All numbers in one transfer: each would wait for the GPU by itself.
-        numbers = [output.loss, norm, *(part for r in output.widths.values() for part in (r.loss, r.accuracy))]
-        loss, size, *rest = torch.stack([number.detach().double() for number in numbers]).tolist()
-        widths = {
+        loss, *rest, size = torch.cat([losses.double().mean(0), norms.double().mean(0, keepdim=True)]).tolist()
+        per_width = {
             str(width): {"loss": own, "accuracy": 100 * accuracy}
-            for width, own, accuracy in zip(output.widths, rest[::2], rest[1::2], strict=True)
+            for width, own, accuracy in zip(widths, rest[::2], rest[1::2], strict=True)
         }
         values: dict[str, Any] = {
             "step": self.step,
@@ -352,7 +357,7 @@ class Trainer:
             "lr": rate,
             "loss": loss,
             "gradient_norm": size,
-            "widths": widths,
+            "widths": per_width,
         }
         speeds = {
             "images_per_s": round(speed, 1),
@@ -381,6 +386,7 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "random": random_states,
+                "since_record": {"losses": self._losses, "norms": self._norms},
             }
             self.checkpoints.save(state, keep=keep)
 
@@ -407,6 +413,8 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         # Epoch and batch of the loader follow from the step, also when the number of processes changed.
         self.step = state["step"]
+        self._losses = [losses.to(self.where.device) for losses in state["since_record"]["losses"]]
+        self._norms = [norm.to(self.where.device) for norm in state["since_record"]["norms"]]
         if len(state["random"]) == self.where.world:
             _set_random_state(state["random"][self.where.rank], self.where.device)
         if self.where.main:

@@ -13,6 +13,10 @@ class LARS(torch.optim.Optimizer):
     Tensors of fewer than two dimensions have neither weight decay nor trust ratio. A parameter without a gradient is
     left alone: neither momentum nor decay moves it.
 
+    As with PyTorch's fused optimisers, attributes `found_inf` (1 leaves the step out) and `grad_scale` (divides the
+    gradients) may be set before a step, by `torch.amp.GradScaler` for instance: the device obeys them, so that nobody
+    waits for it.
+
     Args:
         params: Parameters or groups.
         lr: Learning rate.
@@ -20,6 +24,9 @@ class LARS(torch.optim.Optimizer):
         weight_decay: Weight decay, added to the gradient before the ratio.
         trust: Trust coefficient.
     """
+
+    _step_supports_amp_scaling = True
+    """Asked for by `torch.amp.GradScaler`."""
 
     def __init__(
         self,
@@ -39,36 +46,49 @@ class LARS(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        found_inf, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
+        finite = None if found_inf is None else (found_inf == 0).all()
         for group in self.param_groups:
             used = [parameter for parameter in group["params"] if parameter.grad is not None]
-            matrices = [parameter for parameter in used if parameter.dim() > 1]
-            vectors = [parameter for parameter in used if parameter.dim() <= 1]
-            self._move(matrices, self._scaled(matrices, group), group)
-            self._move(vectors, [_grad(vector) for vector in vectors], group)
+            for parameters, is_matrix in (
+                ([parameter for parameter in used if parameter.dim() > 1], True),
+                ([parameter for parameter in used if parameter.dim() <= 1], False),
+            ):
+                if not parameters:
+                    continue
+                updates = [_grad(parameter) for parameter in parameters]
+                if scale is not None:
+                    updates = list(torch._foreach_div(updates, scale.reshape(())))
+                if is_matrix:
+                    updates = _scaled(parameters, updates, group)
+                self._move(parameters, updates, group, finite)
         return loss
 
-    def _scaled(self, parameters: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
-        """Decayed gradients times their trust ratios; a ratio is 1 where a norm is 0."""
-        if not parameters:
-            return []
-        updates = torch._foreach_add([_grad(p) for p in parameters], parameters, alpha=group["weight_decay"])
-        weights = torch.stack(torch._foreach_norm(parameters))
-        norms = torch.stack(torch._foreach_norm(updates))
-        ratios = torch.where((weights > 0) & (norms > 0), group["trust"] * weights / norms, torch.ones_like(norms))
-        return list(torch._foreach_mul(updates, list(ratios.unbind())))
-
-    def _move(self, parameters: list[Tensor], updates: list[Tensor], group: dict[str, Any]) -> None:
-        if not parameters:
-            return
+    def _move(
+        self, parameters: list[Tensor], updates: list[Tensor], group: dict[str, Any], finite: Tensor | None
+    ) -> None:
         buffers = []
         for parameter in parameters:
             state = self.state[parameter]
             if "momentum_buffer" not in state:
                 state["momentum_buffer"] = torch.zeros_like(parameter)
             buffers.append(state["momentum_buffer"])
-        torch._foreach_mul_(buffers, group["momentum"])
+        momentum, rate = group["momentum"], -group["lr"]
+        if finite is not None:
+            updates = [torch.where(finite, update, 0.0) for update in updates]
+            momentum, rate = torch.where(finite, momentum, 1.0), torch.where(finite, rate, 0.0)
+        torch._foreach_mul_(buffers, momentum)
         torch._foreach_add_(buffers, updates)
-        torch._foreach_add_(parameters, buffers, alpha=-group["lr"])
+        torch._foreach_add_(parameters, torch._foreach_mul(buffers, rate))
+
+
+def _scaled(parameters: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+    """Decayed gradients times their trust ratios; a ratio is 1 where a norm is 0."""
+    updates = torch._foreach_add(gradients, parameters, alpha=group["weight_decay"])
+    weights = torch.stack(torch._foreach_norm(parameters))
+    norms = torch.stack(torch._foreach_norm(updates))
+    ratios = torch.where((weights > 0) & (norms > 0), group["trust"] * weights / norms, torch.ones_like(norms))
+    return list(torch._foreach_mul(updates, list(ratios.unbind())))
 
 
 def _grad(parameter: Tensor) -> Tensor:

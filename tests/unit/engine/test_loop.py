@@ -30,6 +30,20 @@ def test_sub_networks_join_at_slow_start_and_are_untouched_before(images, tmp_pa
     assert [sorted(line["widths"]) for line in records(tmp_path)] == [["1.0"], ["1.0"], ["0.5", "1.0"], ["0.5", "1.0"]]
 
 
+def test_a_record_is_the_mean_of_its_steps(images, tmp_path):
+    for name, log_every in (("single", 1), ("mean", 2)):
+        trainer(images, tmp_path / name, log_every=log_every).train()
+    single, mean = records(tmp_path / "single"), records(tmp_path / "mean")
+    assert [line["step"] for line in mean] == [2, 4, 6]
+    for index, line in enumerate(mean):
+        pair = single[2 * index : 2 * index + 2]
+        assert line["loss"] == pytest.approx(sum(one["loss"] for one in pair) / 2)
+        assert line["gradient_norm"] == pytest.approx(sum(one["gradient_norm"] for one in pair) / 2)
+        for width, values in line["widths"].items():
+            for key, value in values.items():
+                assert value == pytest.approx(sum(one["widths"][width][key] for one in pair) / 2), (width, key)
+
+
 def test_a_finished_run_trains_no_further(images, tmp_path):
     trainer(images, tmp_path, epochs=1).train()
     again = trainer(images, tmp_path, epochs=1)

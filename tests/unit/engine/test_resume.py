@@ -49,7 +49,8 @@ def stopping_at(step, number=signal.SIGTERM):
     ],
 )
 def test_asked_to_stop_at_any_step(images, tmp_path, method, backend, stops):
-    options = {"method": method, "backend": backend, "accumulation": 2 if method == "mocov2" else 1}
+    # A record of two steps, one of them before the stop.
+    options = {"method": method, "backend": backend, "accumulation": 2 if method == "mocov2" else 1, "log_every": 5}
     whole = trainer(images, tmp_path / "whole", schedule=stopping_at(-1), **options)
     whole.train()
     for number, step in stops:  # within an epoch
