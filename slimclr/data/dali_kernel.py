@@ -4,11 +4,12 @@ DALI's own operators on the CPU take about ten times as long: each is a pass ove
 circle alone takes about fifty. On a GPU they do well; there `dali_views` uses them, with the same numbers.
 """
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numba import njit
-from nvidia.dali.plugin.numba.fn.experimental import numba_function
+from nvidia.dali.plugin.numba import NumbaFunction
 from nvidia.dali.types import DALIDataType
 
 from slimclr.data.views import SOLARISE_FROM, View
@@ -31,17 +32,19 @@ def finish(view: View, image: Any, colours: Any, taps: Any, rest: Any) -> Any:
     Returns:
         Node of the normalised values, float (3, size, size).
     """
-    scale = (1 / (255 * np.array(view.std))).astype(np.float32)
-    offset = (np.array(view.mean) / np.array(view.std)).astype(np.float32)
+    return _operation(tuple(view.mean), tuple(view.std))(image, colours, taps, rest)
+
+
+@cache
+def _operation(mean: tuple[float, ...], std: tuple[float, ...]) -> NumbaFunction:
+    """The operation for a normalisation: views and pipelines share it, as compiling it takes seconds."""
+    scale = (1 / (255 * np.array(std))).astype(np.float32)
+    offset = (np.array(mean) / np.array(std)).astype(np.float32)
 
     def run(made: Any, image: Any, colours: Any, taps: Any, rest: Any) -> None:
         _finish(made, image, colours, taps, rest, scale, offset)
 
-    return numba_function(
-        image,
-        colours,
-        taps,
-        rest,
+    return NumbaFunction(
         run_fn=run,
         setup_fn=_shapes,
         in_types=[DALIDataType.UINT8, DALIDataType.FLOAT, DALIDataType.FLOAT, DALIDataType.FLOAT],
