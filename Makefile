@@ -12,8 +12,8 @@ demo: .venvs/train $(wildcard .venvs/detection) ## the whole pipeline on a gener
 	$(SNAKEMAKE) --configfile config/demo.yaml -- all
 	@echo "report: $(CURDIR)/demo/results/report/index.html"
 
-test: .venvs/dev .venvs/train .venvs/detection .venvs/recordio ## the test suite
-	.venvs/dev/bin/pytest
+test: .venvs/dev .venvs/train .venvs/detection .venvs/recordio ## the test suite, on up to four cores
+	.venvs/dev/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-gpu: .venvs/dev ## the tests that need an NVIDIA GPU
 	.venvs/dev/bin/pytest -m gpu
