@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from slimclr.machine import processor
+
 MEAN_BYTES = 110_000
 _DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 
@@ -126,6 +128,7 @@ def summary(seconds: dict[str, list[float]], *, ours: str, other: str, size: int
 def machine() -> dict[str, Any]:
     """Where this ran."""
     return {
+        "processor": processor(),
         "python": platform.python_version(),
         "system": platform.platform(),
         "cores": len(os.sched_getaffinity(0)),

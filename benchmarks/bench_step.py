@@ -12,7 +12,6 @@ import argparse
 import copy
 import json
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -28,6 +27,7 @@ from torch import Tensor, nn
 
 from slimclr.engine.checkpoints import Checkpoints
 from slimclr.losses import kl_distillation, loss_weights
+from slimclr.machine import processor
 from slimclr.methods import MoCoV2, SubNetworkLoss
 from slimclr.nn import SlimmableResNet
 from slimclr.nn.counts import count_macs
@@ -235,7 +235,7 @@ def main() -> None:
     to_device(saved, device)
     result = {
         "machine": {
-            "device": torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} CPU",
+            "device": torch.cuda.get_device_name() if device.type == "cuda" else processor(),
             "cores": len(os.sched_getaffinity(0)),
             "torch": torch.__version__,
             "load_before": round(os.getloadavg()[0], 1),

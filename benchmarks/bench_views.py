@@ -9,7 +9,6 @@ import argparse
 import io
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from torchvision.transforms import v2
 
 from slimclr.data.decode import decode_rgb, read_header
 from slimclr.data.views import MEAN, STD, apply_torchvision, decode_tensor, draw, training_views, view_rng
+from slimclr.machine import processor
 
 SIZE, BATCH = 224, 32
 # The targets of the project: how much faster than `pil`.
@@ -193,7 +193,7 @@ def main() -> None:
         "source": str(options.photos or "generated"),
         "mean_bytes": round(statistics.mean(map(len, photos))),
         "repeats": repeats,
-        "machine": f"{platform.machine()}, one core of {os.cpu_count()}",
+        "machine": f"{processor()}, one core of {os.cpu_count()}",
     }
     print(json.dumps(result | measure(photos, repeats), indent=2))
 

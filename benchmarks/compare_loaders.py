@@ -10,7 +10,6 @@ import argparse
 import io
 import json
 import multiprocessing
-import platform
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
@@ -28,6 +27,7 @@ from benchmarks.view_tools import BATCH, dali_batches, drawn_views, ks_limit, me
 from slimclr.data.dali_views import finish
 from slimclr.data.decode import decode_rgb
 from slimclr.data.views import Drawn, View, apply_torchvision, draw, validation_view, view_rng
+from slimclr.machine import processor
 from slimclr.nn import build_backbone
 
 # The targets of the project.
@@ -154,7 +154,7 @@ def main() -> None:
         folders = {"generated": generated(count)}
     views = compare_views(next(iter(folders.values()))[0], draws)
     result = {
-        "machine": f"{platform.machine()}, CPU",
+        "machine": processor(),
         "dali": "compiled by numba" if finish is not None else "DALI's own operators",
         "validation": {name: compare_validation(files) for name, files in folders.items()},
         "validation_targets": {"mean_difference_of_255": DIFFERENCE, "same": SAME},

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import platform
 import random
 import re
 import time
@@ -13,6 +14,14 @@ from slimclr.errors import UserError
 # The same for every user of the machine, and visible in containers.
 LOCKS = Path("/tmp")
 PATIENCE_SECONDS = 60.0
+
+
+def processor() -> str:
+    """The processor's name: on another one, sums are rounded otherwise."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, f"{platform.machine()} processor")
 
 
 def gpu_count() -> int:

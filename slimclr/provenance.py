@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from slimclr.machine import processor
+
 _PACKAGES = ("slimclr", "torch", "torchvision", "numpy", "lmdb", "onedl-mmdetection", "onedl-mmcv", "snakemake")
 
 
@@ -36,7 +38,7 @@ def provenance(started: float) -> dict[str, Any]:
         "machine": platform.node(),
         "device": torch.cuda.get_device_name()
         if torch.cuda.is_available()
-        else f"CPU, {torch.get_num_threads()} threads",
+        else f"{processor()}, {torch.get_num_threads()} threads",
         "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
         "duration_s": round(time.time() - started, 1),
         "command": " ".join(sys.argv),

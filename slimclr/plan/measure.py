@@ -15,7 +15,7 @@ from typing import Any
 from slimclr.config import Config, Pretrain, Probe, Recipe, dump, seeded_runs
 from slimclr.engine.plan import plan_batch
 from slimclr.errors import UserError
-from slimclr.machine import gpu_names
+from slimclr.machine import gpu_names, processor
 from slimclr.plan.jobs import Job, Machine
 from slimclr.plan.rates import DEFAULT, DataRate, DataSet, PretrainRate, ProbeRate, Rates, TransferRate
 from slimclr.plan.sizes import classes_of
@@ -357,13 +357,10 @@ class _Measuring:
 def describe_machine() -> str:
     """Cores and GPUs of this machine, in words."""
     cores = len(os.sched_getaffinity(0))
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
-    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
     devices = len(gpu_names())
     if not devices:
-        return f"{cores} cores of {name}, no GPU"
+        return f"{cores} cores of {processor()}, no GPU"
     from slimclr.doctor.finding import ask
 
     names = ask(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]).output.splitlines()
-    return f"{cores} cores of {name}, {devices} x {names[0] if names else 'GPU'}"
+    return f"{cores} cores of {processor()}, {devices} x {names[0] if names else 'GPU'}"
