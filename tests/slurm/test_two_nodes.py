@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.skipif("SLIMCLR_TEST_SLURM" not in os.environ, reason="brings up a Slurm as root: make test-slurm"),
 ]
 RECIPE = {
-    "pretrain": SMALL | {"method": {"name": "mocov2", "dim": 16, "queue": 64}, "epochs": 30, "log_every": 5},
+    "pretrain": SMALL | {"method": {"name": "mocov2", "dim": 16, "queue": 64}, "epochs": 12, "log_every": 5},
     "probe": {"epochs": 1, "batch": 32, "optimizer": {"lr": 1.0}, "image_size": 32, "resize": 36, "workers": 0},
 }
 # One CPU and no GPU per node.
