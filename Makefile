@@ -1,12 +1,12 @@
 # `make help` lists the targets. On a fresh machine with Python 3.11 and a C++ compiler each does its own set-up.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-gpu test-slurm bench lint lock config-docs images sif images-lock FORCE
+.PHONY: help demo test test-gpu test-slurm test-containers bench lint lock config-docs images sif images-lock FORCE
 
 SNAKEMAKE = .venvs/train/bin/snakemake --profile local
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venvs/train $(wildcard .venvs/detection) ## the whole pipeline on a generated miniature, on the CPU or a GPU; prints where the report is
 	$(SNAKEMAKE) --configfile config/demo.yaml -- all
@@ -23,9 +23,13 @@ bench: .venvs/dev ## the benchmarks, as JSON on stdout
 	.venvs/dev/bin/python -m benchmarks.bench_views
 	.venvs/dev/bin/python benchmarks/bench_extract.py --repeats 7
 	.venvs/dev/bin/python benchmarks/bench_lmdb.py
+	.venvs/dev/bin/python benchmarks/bench_memory.py
 
 test-slurm: .venvs/dev .venvs/train ## runs on a real Slurm of two nodes on this machine, ONLY=demo for one; needs root and Debian
 	SLIMCLR_TEST_SLURM=1 .venvs/dev/bin/pytest tests/slurm -k '$(ONLY)'
+
+test-containers: .venvs/train .venvs/detection ## builds the images without a registry and runs the demo in them; needs 45 GB
+	tests/containers/run.sh
 
 lint: .venvs/dev ## ruff, ruff format, mypy, snakefmt, snakemake --lint, hadolint, shellcheck
 	.venvs/dev/bin/ruff check .

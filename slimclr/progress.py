@@ -33,7 +33,7 @@ def progress(description: str, total: int | None, unit: str = "images") -> Itera
 
 @contextmanager
 def _bar(description: str, total: int | None, unit: str) -> Iterator[Advance]:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
     from rich.text import Text
 
@@ -41,16 +41,25 @@ def _bar(description: str, total: int | None, unit: str) -> Iterator[Advance]:
         def render(self, task: Task) -> Text:
             return Text(f"{_rate(task.speed or 0)} {unit}/s")
 
+    class Bar(Progress):
+        """The note has a line of its own below the bar, where there is room for it."""
+
+        def get_renderables(self) -> Iterator[RenderableType]:
+            yield self.make_tasks_table(self.tasks)
+            for task in self.tasks:
+                if task.fields["note"]:
+                    yield Text(task.fields["note"], style="dim")
+
     left = TimeRemainingColumn()
     count = TextColumn("{task.completed:,.0f}" if total is None else "{task.completed:,.0f}/{task.total:,.0f}")
-    columns = (TextColumn("{task.description}"), BarColumn(), count, Rate(), left, TextColumn("{task.fields[note]}"))
+    columns = (TextColumn("{task.description}"), BarColumn(), count, Rate(), left)
 
     def advance(amount: int, note: str = "") -> None:
         if note:
             bar.update(task, note=note)
         bar.update(task, advance=amount)
 
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Bar(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(description, total=total, note="")
         yield advance
 

@@ -24,7 +24,7 @@ def examine_machine(*, config: Path, scratch: Path | None, root: Path) -> list[F
 
     Args:
         config: The pipeline's config; its relative paths start at the current folder.
-        scratch: Node-local scratch, if there is any.
+        scratch: Node-local scratch; None: what the config names, if anything.
         root: The repository.
     """
     devices = gpu_count()
@@ -126,6 +126,13 @@ def _disks(config: Path, scratch: Path | None) -> list[Finding]:
     findings = machine.check_space("data", work, needed=needed, inodes=inodes)
     if scratch is not None:
         findings += _scratch(scratch, images)
+    elif settings.paths.scratch is not None:
+        place = Path(os.path.expanduser(os.path.expandvars(settings.paths.scratch)))
+        if place.is_dir():
+            findings += _scratch(place, images)
+        else:  # a login node need not have it
+            cure = "run this on a node; jobs make the folder where its parent may be written"
+            findings.append(Finding("scratch", "warning", f"paths.scratch: {place} is not on this machine", cure))
     text = mounts.read_text(encoding="utf-8", errors="replace") if mounts.exists() else ""
     findings.append(machine.check_lmdb_file_system(data.resolve(), text))
     findings.append(machine.check_clock(work))

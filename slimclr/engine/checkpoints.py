@@ -87,6 +87,24 @@ class Checkpoints:
             raise UserError(f"{self.folder}: every checkpoint is damaged; remove this folder to begin anew")
         return None
 
+    def go_back(self, path: Path, step: int) -> None:
+        """Make a checkpoint the newest: later ones are renamed to `<name>.superseded`, so that none is gone on from.
+
+        Args:
+            path: A whole checkpoint, in this folder or elsewhere.
+            step: Its step.
+        """
+        newest = self.folder / f"step_{step:08d}.pt"
+        if not newest.exists():
+            # First its checksum, so that it is never without it.
+            write_text(_checksum_path(newest), f"{sha256(path)}  {newest.name}\n")
+            _link(path, newest)
+        for later in list_checkpoints(self.folder):
+            if int(later.stem.removeprefix("step_")) > step:
+                later.replace(later.with_name(f"{later.name}.superseded"))
+                _checksum_path(later).unlink(missing_ok=True)
+                print(f"{later}: set aside as {later.name}.superseded", file=sys.stderr, flush=True)
+
     def _write(self, state: dict[str, Any], keep: bool) -> None:
         path = self.folder / f"step_{state['step']:08d}.pt"
         with atomic_path(path) as part:

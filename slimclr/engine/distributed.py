@@ -3,6 +3,7 @@
 import gc
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -113,6 +114,12 @@ def _meeting_point(nodes: int) -> str:
     job = os.environ.get("SLURM_JOB_ID", "")
     if not job.isdigit():
         raise UserError(f"{nodes} nodes need a Slurm job; submit with `snakemake --profile slurm`, or use one node")
+    absent = [program for program in ("squeue", "scontrol", "srun") if shutil.which(program) is None]
+    if absent:
+        raise UserError(
+            f"{nodes} nodes need Slurm's tools beside the job, but not on PATH: {', '.join(absent)}; a container has "
+            "none, so run without --sdm apptainer, or use one node"
+        )
     # The environment knows the nodes of the job step only, which may be fewer.
     names = _output("squeue", "--noheader", "--jobs", job, "--format=%N")
     hosts = _output("scontrol", "show", "hostnames", names).split()

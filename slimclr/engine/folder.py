@@ -70,6 +70,31 @@ def finish(folder: Path, recipe: Pretrain | Probe) -> None:
     write_json(folder / _RUN, {"recipe": dump(recipe), "finished": True})
 
 
+def identity(stage: str, recipe: Pretrain | Probe, part: str) -> dict[str, Any]:
+    """What a checkpoint is one of: stage, recipe and what tells it apart from others of that recipe."""
+    return {"stage": stage, "part": part, "recipe": dump(recipe)}
+
+
+def refuse_other(path: Path, written: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Refuse a checkpoint of another stage, seed or recipe.
+
+    Args:
+        path: The checkpoint.
+        written: The `identity` in it.
+        wanted: That of the run that is to go on from it.
+
+    Raises:
+        UserError: It is of something else, with the difference.
+    """
+    old, new = ({key: value for key, value in one.items() if key != "recipe"} for one in (written, wanted))
+    recipes = [one.get("recipe", {}) for one in (written, wanted)]
+    differs = ", ".join(part for part in (_difference(old, new), _difference(*recipes)) if part)
+    if recipes[0].get("epochs", 0) > recipes[1].get("epochs", 0):
+        differs = differs or f"epochs: {recipes[0]['epochs']} -> {recipes[1]['epochs']}, which may only grow"
+    if differs:
+        raise UserError(f"{path}: is of another run ({differs}); name one of this run, or put the recipe back")
+
+
 def _check(base: Path, folder: Path, recipe: dict[str, Any]) -> None:
     before = _read(folder)
     if before is not None and before["recipe"]["epochs"] > recipe["epochs"] and list_checkpoints(folder):

@@ -5,7 +5,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from slimclr.analysis.gradients import gradient_record
 from slimclr.data.loaders import Loader
 from slimclr.engine.checkpoints import Checkpoints, load_checkpoint
 from slimclr.engine.distributed import Processes, barrier
+from slimclr.engine.folder import refuse_other
 from slimclr.engine.preemption import Preempted, Request, stop_requests
 from slimclr.engine.records import Records
 from slimclr.errors import UserError
@@ -56,7 +57,8 @@ class Trainer:
         keep_every_epochs: Checkpoints of these epochs stay for good; None: none.
         monitor: Gives values for the records, computed by all processes together; None: none.
         monitor_every: Epochs between calls of it.
-        resume: Checkpoint to go on from, instead of the newest.
+        resume: Checkpoint to go on from, instead of the newest; what came after it is set aside.
+        identity: What is trained, with its `recipe`: kept in checkpoints, and one of something else is refused.
         name: What progress calls it.
     """
 
@@ -77,6 +79,7 @@ class Trainer:
     monitor: Callable[[], dict[str, Any]] | None = None
     monitor_every: int = 1
     resume: Path | None = None
+    identity: dict[str, Any] = field(default_factory=dict)
     name: str = "train"
 
     def __post_init__(self) -> None:
@@ -87,8 +90,11 @@ class Trainer:
         self._parallel: nn.Module | None = None
         self._group: dist.ProcessGroup | None = None
         self._told: tuple[Any, Tensor] | None = None
-        self._looked_at: tuple[int, Tensor] = (0, torch.zeros(1))
         self._coming: tuple[int, Tensor, torch.cuda.Event] | None = None
+        # The first step whose numbers are not finite, and these; no later step moves the weights either.
+        self._bad: tuple[int, Tensor] | None = None
+        self._bad_gradients: list[str] | None = None
+        self._finite = torch.ones((), dtype=torch.bool, device=self.where.device)
         self._saved = time.monotonic()
         self._waited = 0.0
         self._gradients: dict[str, Any] = {}
@@ -160,7 +166,7 @@ class Trainer:
                 logged, images, self._waited, self._gradients = time.perf_counter(), 0, 0.0, {}
             asked = self._agree(request, last=last)
             if asked[_NOT_FINITE]:
-                return self._not_finite(output, rate, epoch)
+                return self._not_finite(tuple(output.widths))
             if last and self.monitor is not None and (epoch + 1) % self.monitor_every == 0:
                 values = self.monitor()
                 if records is not None:
@@ -205,21 +211,22 @@ class Trainer:
             self.scaler.unscale_(self.optimizer)
         moved = [p for p in self.method.trainable().parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm([p.grad for p in moved if p.grad is not None])
+        # Of all its batches: one that is not finite makes the mean so.
+        losses = torch.stack(self._losses[-self.accumulation :]).mean(0)
         # With half floats a gradient overflows now and then: the scaler leaves that step out and scales down.
-        loss = output.loss.detach().float()
-        numbers = loss[None] if self.scaler.is_enabled() else torch.stack([loss, norm.float()])
-        finite = numbers.isfinite().all()
+        numbers = losses if self.scaler.is_enabled() else torch.cat([losses, norm.float()[None]])
+        self._finite = self._finite & numbers.isfinite().all()
         if self.grad_clip is not None:
             nn.utils.clip_grads_with_norm_(moved, self.grad_clip, norm)
         self.method.after_step()
         if self.scaler.is_enabled():
             self.scaler.step(self.optimizer)
             self.scaler.update()
-        elif finite.is_cuda and getattr(self.optimizer, "_step_supports_amp_scaling", False):
+        elif self._finite.is_cuda and getattr(self.optimizer, "_step_supports_amp_scaling", False):
             # The kernel itself leaves the step out, so that nobody waits for the GPU to know.
-            self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+            self.optimizer.found_inf = (~self._finite).float()  # type: ignore[attr-defined]
             self.optimizer.step()
-        elif finite.item():
+        elif self._finite.item():
             self.optimizer.step()
         self._fetch(numbers)
         return norm
@@ -227,59 +234,69 @@ class Trainer:
     def _fetch(self, numbers: Tensor) -> None:
         """Look at the step's numbers; those on a GPU are looked at a step later, when they have arrived."""
         if not numbers.is_cuda:
-            self._looked_at = (self.step + 1, numbers)
+            self._look(self.step + 1, numbers, gradients=True)
             return
         copy = torch.empty_like(numbers, device="cpu", pin_memory=True)
         copy.copy_(numbers, non_blocking=True)
         arrived = torch.cuda.Event()
         arrived.record()
-        if self._coming is not None:
-            self._wait_for_numbers()
+        self._wait_for_numbers(gradients=False)
         self._coming = (self.step + 1, copy, arrived)
 
-    def _wait_for_numbers(self) -> None:
+    def _wait_for_numbers(self, *, gradients: bool) -> None:
+        """Look at the numbers that are on their way; `gradients` says that the step's gradients are still there."""
         if self._coming is not None:
-            step, copy, arrived = self._coming
+            (step, numbers, arrived), self._coming = self._coming, None
             arrived.synchronize()
-            self._looked_at, self._coming = (step, copy), None
+            self._look(step, numbers, gradients=gradients)
+
+    def _look(self, step: int, numbers: Tensor, *, gradients: bool) -> None:
+        if self._bad is not None or numbers.isfinite().all():
+            return
+        self._bad = (step, numbers)
+        if gradients:
+            self._bad_gradients = [
+                name
+                for name, parameter in self.method.trainable().named_parameters()
+                if parameter.grad is not None and not parameter.grad.isfinite().all()
+            ]
 
     def _agree(self, request: Request, *, last: bool) -> list[bool]:
         """What any process wants: to stop, a checkpoint, or to stop because a number is not finite.
 
-        Several processes ask each other without waiting, so they act one step after the wish, all at the same one; at
-        an epoch's end they wait.
+        Several processes ask each other without waiting, so they act one step after the wish, all at the same one. At
+        an epoch's end, and before any checkpoint, they wait: none is written of a step whose numbers nobody has seen.
         """
         due = self.where.main and time.monotonic() - self._saved > 60 * self.checkpoint_minutes
-        bad = not self._looked_at[1].isfinite().all()
-        if last and not bad:
-            self._wait_for_numbers()
-            bad = not self._looked_at[1].isfinite().all()
-        own = [bool(request.signal), due, bool(bad)]
-        if self.where.world == 1:
-            return own
-        asked = [False, False, False]
-        if self._told is not None:
-            self._told[0].wait()
-            asked = self._told[1].bool().tolist()
-        wishes = torch.tensor(own, dtype=torch.uint8)
-        self._told = (dist.all_reduce(wishes, dist.ReduceOp.MAX, self._group, async_op=True), wishes)
-        if last:
-            self._told[0].wait()
-            asked = [before or now for before, now in zip(asked, wishes.bool().tolist(), strict=True)]
+        asked = [bool(request.signal), due, self._bad is not None]
+        if self.where.world > 1:
+            wishes, asked = asked, [False, False, False]
+            if self._told is not None:
+                self._told[0].wait()
+                asked = self._told[1].bool().tolist()
             self._told = None
+        if last or any(asked):
+            self._wait_for_numbers(gradients=True)
+            own = self._bad is not None
+            asked[_NOT_FINITE] |= own
+            if self.where.world > 1:
+                now = torch.tensor([*wishes[:_NOT_FINITE], own], dtype=torch.uint8)
+                dist.all_reduce(now, dist.ReduceOp.MAX, self._group)
+                asked = [before or new for before, new in zip(asked, now.bool().tolist(), strict=True)]
+        elif self.where.world > 1:
+            now = torch.tensor(wishes, dtype=torch.uint8)
+            self._told = (dist.all_reduce(now, dist.ReduceOp.MAX, self._group, async_op=True), now)
         return asked
 
-    def _not_finite(self, output: Output, rate: float, epoch: int) -> Exception:
+    def _not_finite(self, widths: tuple[float, ...]) -> Exception:
         """Leave what is needed to look at it."""
-        bad, numbers = self._looked_at
-        batch = (bad - 1 - epoch * self.steps_per_epoch) * self.accumulation
-        names = [
-            name
-            for name, parameter in self.method.trainable().named_parameters()
-            if parameter.grad is not None and not parameter.grad.isfinite().all()
-        ]
+        if self._bad is None:
+            return UserError(f"{self.name}: stopped, as a number of another process is not finite; see its error")
+        bad, numbers = self._bad
+        epoch, step = divmod(bad - 1, self.steps_per_epoch)
+        rate = self.schedule(bad - 1)
+        batches = self.loader.order.batches(epoch, step * self.accumulation)[: self.accumulation]
         path = self.folder / f"not_finite_step_{bad:08d}_rank_{self.where.rank}.pt"
-        images = [torch.from_numpy(i) for i in self.loader.order.batches(epoch, batch)[: self.accumulation]]
         with atomic_path(path) as part:
             torch.save(
                 {
@@ -287,18 +304,20 @@ class Trainer:
                     "epoch": epoch,
                     "lr": rate,
                     "loss": numbers[0].item(),
-                    "widths": {str(width): result.loss.item() for width, result in output.widths.items()},
-                    "images": images,
-                    "not_finite_gradients": names,
+                    "widths": {str(width): loss.item() for width, loss in zip(widths, numbers[1::2], strict=False)},
+                    "images": [torch.from_numpy(images) for images in batches],
+                    "not_finite_gradients": self._bad_gradients,
                     "method": self.method.state_dict(),
                 },
                 part,
             )
+        # On a GPU they are gone by the time that the numbers arrive.
+        names = self._bad_gradients
+        gradients = "" if names is None else f"; {len(names)} parameters have gradients that are not finite"
         return UserError(
-            f"{self.name}: the loss is {numbers[0].item():g} at step {bad} (learning rate {rate:g}; "
-            f"{len(names)} parameters have gradients that are not finite); that step did not move the weights. Losses, "
-            f"weights and the batch's images are in {path}; lower optimizer.lr and rerun, the checkpoints are in "
-            f"{self.folder}"
+            f"{self.name}: the loss is {numbers[0].item():g} at step {bad} (learning rate {rate:g}{gradients}); that "
+            f"step did not move the weights. Losses, weights and the batch's images are in {path}; lower optimizer.lr "
+            f"and rerun, the checkpoints are in {self.folder}"
         )
 
     def _record_gradients(self, output: Output) -> dict[str, Any]:
@@ -364,7 +383,11 @@ class Trainer:
             "data_wait": round(self._waited / seconds, 4),
             "memory_mb": self._memory(),
         }
-        self._note = f"loss {loss:.4g}, waiting for data {100 * self._waited / seconds:.0f} % of the time"
+        each = "".join(f", {w}: {own['loss']:.4g} ({own['accuracy']:.0f} %)" for w, own in per_width.items())
+        self._note = (
+            f"loss {loss:.4g}{each}, lr {rate:.3g}, {speed:,.0f} images/s, waiting for data "
+            f"{100 * self._waited / seconds:.0f} % of the time, {self._memory() / 1000:.1f} GB"
+        )
         gradients = {"gradients": self._gradients} if self._gradients else {}
         records.write(values | speeds | gradients)
 
@@ -387,6 +410,7 @@ class Trainer:
                 "scaler": self.scaler.state_dict(),
                 "random": random_states,
                 "since_record": {"losses": self._losses, "norms": self._norms},
+                "identity": self.identity,
             }
             self.checkpoints.save(state, keep=keep)
 
@@ -408,8 +432,22 @@ class Trainer:
         if path is None:
             return
         state = load_checkpoint(path)
-        self.method.load_state_dict(state["method"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        if "identity" not in state:
+            raise UserError(
+                f"{path}: written by an earlier version, which this one cannot go on from; remove {path.parent} to "
+                "begin anew, or use the version that wrote it"
+            )
+        refuse_other(path, state["identity"], self.identity)
+        try:
+            self.method.load_state_dict(state["method"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError) as error:  # the same recipe, but for instance other classes
+            raise UserError(
+                f"{path}: does not fit what is trained ({' '.join(str(error).split())[:200]}); was it trained on other "
+                "images?"
+            ) from None
+        if self.resume and self.where.main:
+            self.checkpoints.go_back(path, state["step"])
         self.scaler.load_state_dict(state["scaler"])
         # Epoch and batch of the loader follow from the step, also when the number of processes changed.
         self.step = state["step"]

@@ -86,6 +86,10 @@ class KNNMonitor:
     def __call__(self) -> dict[str, Any]:
         """`{"knn": {width: percent right}}`."""
         was_training = self.backbone.training
+        if self.where.world > 1:
+            # What is exported, and gone on from, are the first process's statistics.
+            for buffer in self.backbone.buffers():
+                dist.broadcast(buffer, 0)
         self.backbone.eval()
         bank, labels = self._features(0)
         queries, targets = self._features(1)

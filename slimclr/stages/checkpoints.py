@@ -1,15 +1,18 @@
 """Free the rolling checkpoints that finished stages no longer need."""
 
-import shutil
 from pathlib import Path
 
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
+_KEPT = "epoch_*.pt*"
+
 
 def clean_checkpoints(*, checkpoints: Path, results: Path, dry_run: bool) -> int:
     """Show the size of every stage's checkpoints, then remove those whose results are there.
+
+    Those that stay for good (`keep_every_epochs`) are neither counted nor removed.
 
     Args:
         checkpoints: Folder with <stage>/<run>/.
@@ -22,7 +25,7 @@ def clean_checkpoints(*, checkpoints: Path, results: Path, dry_run: bool) -> int
     table, freed, finished = Table("stage", "run", "size", "", title="rolling checkpoints"), 0, []
     for folder in sorted(checkpoints.glob("*/*")):
         stage, run = folder.parts[-2:]
-        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and not file.match(_KEPT))
         done = (results / stage / run / "metrics.json").is_file()
         if done:
             finished.append(folder)
@@ -42,5 +45,10 @@ def clean_checkpoints(*, checkpoints: Path, results: Path, dry_run: bool) -> int
     console.print(f"{decimal(freed)} {'can be' if dry_run else 'are'} freed")
     if not dry_run:
         for folder in finished:
-            shutil.rmtree(folder)
+            for path in [*sorted(folder.rglob("*"), reverse=True), folder]:  # what is in a folder comes before it
+                if path.is_dir():
+                    if not any(path.iterdir()):
+                        path.rmdir()
+                elif not path.match(_KEPT):
+                    path.unlink()
     return freed

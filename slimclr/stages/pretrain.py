@@ -15,7 +15,7 @@ from slimclr.config import Distillation, Optimizer, Pretrain, Probe, Schedule, d
 from slimclr.data import open_images
 from slimclr.data.loaders import training_loader
 from slimclr.engine.distributed import Processes, processes
-from slimclr.engine.folder import finish, folder_of, open_folder
+from slimclr.engine.folder import finish, folder_of, identity, open_folder
 from slimclr.engine.loop import Trainer
 from slimclr.engine.plan import plan_batch
 from slimclr.engine.records import copy_records
@@ -37,6 +37,8 @@ from slimclr.nn.weights import BACKBONE, save_weights
 from slimclr.optim import LARS, learning_rate
 from slimclr.probe.knn import KNNMonitor
 from slimclr.provenance import provenance
+
+_NOT_OF_THE_PAPER = "it is not a run of the paper"
 
 
 def pretrain(
@@ -74,7 +76,7 @@ def pretrain(
     backbone = _backbone(recipe)
     if recipe.method.name == "random":
         exported = {f"{BACKBONE}{name}": tensor for name, tensor in backbone.state_dict().items()}
-        deviations: list[str] = []
+        deviations: list[str] = [] if paper else [_NOT_OF_THE_PAPER]
         steps = 0
         (folder / "tensorboard").mkdir(parents=True, exist_ok=True)
         write_text(folder / "metrics.jsonl", "")
@@ -86,13 +88,15 @@ def pretrain(
             open_folder(checkpoints, recipe, part=part, main=where.main),
         ):
             trainer, deviations = _trainer(recipe, backbone, run, seed, data, folder, where, resume)
+            if not paper:
+                deviations.insert(0, _NOT_OF_THE_PAPER)
+            if where.main and deviations:
+                print(f"pretrain {run}: not comparable with the paper: {'; '.join(deviations)}", flush=True)
             trainer.train()
             exported, steps, main = trainer.method.exported(), trainer.step, where.main
             if main:
                 finish(folder, recipe)
     if main:
-        if not paper:
-            deviations = ["it is not a run of the paper", *deviations]
         _write(recipe, backbone, exported, run, seed, steps, deviations, folder, out, started)
 
 
@@ -157,6 +161,7 @@ def _trainer(
         monitor=monitor,
         monitor_every=recipe.knn.every if recipe.knn else 1,
         resume=resume,
+        identity=identity("pretrain", recipe, f"seed{seed}"),
         name=f"pretrain {run}",
     )
     return trainer, list(plan.deviations)

@@ -9,7 +9,7 @@ from slimclr.config import Probe, fingerprint
 from slimclr.data import open_images
 from slimclr.data.loaders import Images, training_loader, validation_loader
 from slimclr.engine.distributed import Processes, processes
-from slimclr.engine.folder import finish, folder_of, open_folder
+from slimclr.engine.folder import finish, folder_of, identity, open_folder
 from slimclr.engine.loop import Trainer
 from slimclr.errors import UserError
 from slimclr.files import sha256, write_json
@@ -66,7 +66,7 @@ def probe(
         if recipe.epochs:
             method = linear = LinearProbe(backbone, len(train_images.classes))
             to_device(linear, where.device)
-            _train(recipe, linear, train_images, run=run, seed=seed, folder=folder, where=where)
+            _train(recipe, linear, train_images, run=run, seed=seed, part=part, folder=folder, where=where)
         else:
             method = _own_classifier(weights, backbone, len(val_images.classes))
             to_device(method, where.device)
@@ -104,7 +104,15 @@ def probe(
 
 
 def _train(
-    recipe: Probe, method: LinearProbe, images: Images, *, run: str, seed: int, folder: Path, where: Processes
+    recipe: Probe,
+    method: LinearProbe,
+    images: Images,
+    *,
+    run: str,
+    seed: int,
+    part: str,
+    folder: Path,
+    where: Processes,
 ) -> None:
     assert recipe.optimizer is not None, "the config refuses a probe without an optimiser"
     loader = training_loader(
@@ -133,6 +141,7 @@ def _train(
         grad_clip=recipe.optimizer.grad_clip,
         log_every=recipe.log_every,
         checkpoint_minutes=recipe.checkpoint_minutes,
+        identity=identity("probe", recipe, part),
         name=f"probe {run}",
     ).train()
 

@@ -47,6 +47,9 @@ def test_widths_join_at_slow_start_without_idle_parameters(data, tmp_path, metho
     assert meta["method"] == method
     assert backbone.widths == (1.0, 0.5)
     metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    told = f"pretrain two: not comparable with the paper: {'; '.join(metrics['comparable_because'])}"
+    assert told.startswith("pretrain two: not comparable with the paper: it is not a run of the paper")
+    assert done.stdout.count(told) == 1
     assert "with one process the keys' batch norm is not shuffled" not in metrics["comparable_because"]
 
 
@@ -95,7 +98,7 @@ MOCO_V2 = {"method": {"name": "mocov2", "dim": 16, "queue": 64}}
     ids=["mocov2", "mocov2, all signalled", "mocov2, dali", "mocov3", "simclr"],
 )
 def test_asked_to_stop_both_processes_leave_one_checkpoint_and_go_on_exactly(data, tmp_path, whom, changes):
-    recipe = RECIPE | changes | {"epochs": 8}
+    recipe = RECIPE | changes | {"epochs": 8, "knn": {"every": 1, "bank": 100, "queries": 60}}
     with start(data, tmp_path / "whole", recipe) as whole:
         assert whole.wait() == 0, whole.stderr.read()[-3000:]
     folder = tmp_path / "stopped"
@@ -117,6 +120,10 @@ def test_asked_to_stop_both_processes_leave_one_checkpoint_and_go_on_exactly(dat
     with start(data, folder, recipe) as resumed:
         assert resumed.wait() == 0, resumed.stderr.read()[-3000:]
     assert_same(tmp_path / "whole", folder)
+    records = [(path / "out/metrics.jsonl").read_text().splitlines() for path in (tmp_path / "whole", folder)]
+    seen = [[line["knn"] for line in map(json.loads, lines) if "knn" in line] for lines in records]
+    assert len(seen[0]) == 8
+    assert seen[0] == seen[1]
     assert len(last_state(folder)["random"]) == 2
 
 
@@ -141,3 +148,27 @@ def test_a_loss_that_is_not_finite_ends_both_processes_with_a_line(data, tmp_pat
     assert "lower optimizer.lr and rerun" in told
     (left,) = {path.parent for path in tmp_path.glob("work/*/seed0/errors/rank_*.log")}
     assert {path.name for path in left.iterdir()} == {"rank_0.log", "rank_1.log"}
+
+
+@pytest.mark.ddp
+def test_a_number_that_is_not_finite_once_moves_nothing_more_and_is_in_no_checkpoint(data, tmp_path):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*launcher, "-m", "tests.distributed.not_finite_job", data, tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = [torch.load(tmp_path / f"told_{rank}.pt", weights_only=True) for rank in range(2)]
+    assert "the loss is nan at step 2 " in told[1]["error"]
+    for rank, one in enumerate(told):
+        # The gradients are averaged, so the other process sees them, too.
+        assert "parameters have gradients that are not finite" in one["error"]
+        assert "at step 2 " in one["error"]
+        assert one["first step moved"]
+        assert not one["later ones moved"]
+        assert torch.load(tmp_path / f"not_finite_step_00000002_rank_{rank}.pt", weights_only=True)["step"] == 2
+    # The wish for one after step 1 is met after step 2, whose weights are those of step 1, but not its statistics.
+    assert list(tmp_path.glob("step_*.pt")) == []

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -452,6 +453,25 @@ def test_a_failure_gives_exit_status_1_and_one_line(quick, capsys, monkeypatch, 
     assert any(line.startswith("failure  config") and "rnus" in line for line in lines)
     assert any(line.startswith("failure  scratch") and "no such folder" in line for line in lines)
     assert "failures" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("scratch", "line"),
+    [
+        ("$NODE_DISK", r"(ok|warning)  +scratch  +.*free"),
+        ("$NODE_DISK/gone", r"warning  +scratch  +paths.scratch: .*/gone is not on this machine -> run this on a node"),
+        ("$NOT_SET", r"warning  +scratch  +paths.scratch: \$NOT_SET is not on this machine -> run this on a node"),
+    ],
+)
+def test_scratch_is_what_the_config_names(quick, capsys, monkeypatch, tmp_path, scratch, line):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NODE_DISK", str(tmp_path))
+    monkeypatch.delenv("NOT_SET", raising=False)
+    config = {"paths": {"raw": "raw", "work": ".", "scratch": scratch}, "miniature": {"seed": 0}, "runs": []}
+    (tmp_path / "config.yaml").write_text(json.dumps(config | {"imagenet": {"expect": "subset"}}))
+    main(["doctor", "--config", "config.yaml"])
+    lines = capsys.readouterr().out.splitlines()
+    assert any(re.match(line, one) for one in lines), lines
 
 
 def test_an_image_that_there_is_not(capsys):

@@ -233,11 +233,15 @@ def test_scratch_reruns_nothing_and_changes_no_number(copy, tmp_path, monkeypatc
 
 
 def test_finished_checkpoints_can_be_freed(copy):
+    (folder,) = (copy.folder / "work/checkpoints/pretrain/moco").glob("*/seed0")
+    for name in ("epoch_00001.pt", "epoch_00001.pt.sha256"):
+        (folder / name).write_text("stays for good")
     done = copy.run("clean_checkpoints")
     assert done.returncode == 0, done.stdout
     assert "finished: removed" in done.stdout
     assert "freed" in done.stdout
-    assert list((copy.folder / "work/checkpoints").rglob("*.pt")) == []
+    left = [path for path in (copy.folder / "work/checkpoints").rglob("*") if path.is_file()]
+    assert sorted(left) == [folder / "epoch_00001.pt", folder / "epoch_00001.pt.sha256"]
     assert copy.planned() == []
 
 

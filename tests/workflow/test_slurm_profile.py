@@ -127,7 +127,7 @@ def trained(tmp_path):
 def test_what_sbatch_is_asked_for(trained, mine, asked, not_asked):
     folder, target = trained
     words = submitted(folder, target, **{"set-resources": {"pretrain": mine}})
-    always = ["-A me", "-p gpu", "-t 1440", "--mem 128000", "--cpus-per-task=32", "--signal=USR1@120"]
+    always = ["-A me", "-p gpu", "-t 1440", "--mem 128000", "--cpus-per-task=32", "--signal=USR1@120", "--requeue"]
     assert [word for word in always + asked if word not in words] == []
     assert [word for word in not_asked if word in words] == []
 

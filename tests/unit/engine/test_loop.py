@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+import time
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,26 @@ def test_a_record_is_the_mean_of_its_steps(images, tmp_path):
         for width, values in line["widths"].items():
             for key, value in values.items():
                 assert value == pytest.approx(sum(one["widths"][width][key] for one in pair) / 2), (width, key)
+
+
+def test_the_log_says_how_it_goes_and_what_it_waits_for(images, tmp_path, capsys):
+    run = trainer(images, tmp_path, slow_start_epoch=0)
+
+    class Slow(type(run.loader)):
+        def __iter__(self):
+            for batch in super().__iter__():
+                time.sleep(0.5)
+                yield batch
+
+    run.loader.__class__ = Slow
+    run.train()
+    assert all(line["data_wait"] > 0.3 for line in records(tmp_path))
+    told = capsys.readouterr().err.splitlines()[-1]
+    pattern = (
+        r"train: 6/6 steps, .* steps/s, loss [\d.]+, 1.0: [\d.]+ \(\d+ %\), 0.5: [\d.]+ \(\d+ %\), "
+        r"lr 0.05, \d+ images/s, waiting for data \d\d % of the time, \d+\.\d GB"
+    )
+    assert re.fullmatch(pattern, told)
 
 
 def test_a_finished_run_trains_no_further(images, tmp_path):

@@ -10,8 +10,11 @@ import time
 import pytest
 import torch
 
-from slimclr.engine.checkpoints import list_checkpoints
+from slimclr.config import Pretrain
+from slimclr.engine.checkpoints import Checkpoints, list_checkpoints
+from slimclr.engine.folder import identity
 from slimclr.engine.preemption import Preempted
+from slimclr.errors import UserError
 from tests.unit.engine.small_run import METHODS, trainer
 
 
@@ -89,6 +92,84 @@ def test_the_one_before_a_damaged_one_is_gone_on_from(images, tmp_path, capsys):
     told = capsys.readouterr()
     assert "step_00000005.pt: damaged" in told.err
     assert "going on after step 4 of 6" in told.out
+
+
+def test_named_it_is_gone_on_from_and_what_came_later_is_set_aside(images, tmp_path, capsys):
+    whole = trainer(images, tmp_path, schedule=stopping_at(-1))
+    whole.keep_every_epochs = 1
+    whole.train()
+    again = trainer(images, tmp_path, schedule=stopping_at(2))
+    again.resume = tmp_path / "epoch_00001.pt"
+    with pytest.raises(Preempted, match="after step 3 with a checkpoint"):
+        again.train()
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step_00000002.pt", "step_00000003.pt"]
+    aside = sorted(path.name for path in tmp_path.glob("*.superseded"))
+    assert aside == ["step_00000004.pt.superseded", "step_00000006.pt.superseded"]
+    capsys.readouterr()
+    last = trainer(images, tmp_path, schedule=stopping_at(-1))
+    last.train()
+    assert "going on after step 3 of 6" in capsys.readouterr().out
+    assert_same(last, whole)
+
+
+def test_named_and_killed_before_its_first_checkpoint_it_is_still_gone_on_from(images, tmp_path, capsys):
+    whole = trainer(images, tmp_path)
+    whole.keep_every_epochs = 1
+    whole.train()
+    again = trainer(images, tmp_path)
+    again.resume = tmp_path / "epoch_00001.pt"
+    again._resume()  # and nothing after it
+    capsys.readouterr()
+    trainer(images, tmp_path).train()
+    assert "going on after step 2 of 6" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"optimizer": {"lr": 0.1}}, r"is of another run \(optimizer.lr: 0.05 -> 0.1\); name one of this run"),
+        ({"method": {"name": "simclr"}}, r'is of another run \(.*method.name: "mocov2" -> "simclr"'),
+        ({"epochs": 2}, r"is of another run \(epochs: 3 -> 2, which may only grow\)"),
+        ({"epochs": 4, "log_every": 7}, None),
+        ("seed1", r'is of another run \(part: "seed0" -> "seed1"\)'),
+        ("probe", r'is of another run \(stage: "pretrain" -> "probe"\)'),
+        ("earlier version", "written by an earlier version"),
+        ("other shapes", r"does not fit what is trained \(.*size mismatch"),
+    ],
+)
+def test_a_named_checkpoint_of_something_else_is_refused(images, tmp_path, changes, line):
+    def of(stage="pretrain", part="seed0", **changed):
+        fixed = {"method": {"name": "mocov2", "queue": 64}, "batch": 32, "bn_batch": 16, "optimizer": {"lr": 0.05}}
+        return identity(stage, Pretrain.model_validate(fixed | {"epochs": 3} | changed), part)
+
+    first = trainer(images, tmp_path / "first", epochs=1)
+    first.identity = of()
+    first.train()
+    (path,) = list_checkpoints(tmp_path / "first")
+    other = trainer(images, tmp_path / "other", epochs=3)
+    other.identity = of(**changes) if isinstance(changes, dict) else of()
+    if changes == "seed1":
+        other.identity = of(part="seed1")
+    elif changes == "probe":
+        other.identity = of(stage="probe")
+    elif changes in ("earlier version", "other shapes"):
+        state = torch.load(path, weights_only=True)
+        if changes == "earlier version":
+            del state["identity"]
+        else:
+            weight = state["method"]["query_encoder.backbone.conv1.weight"]
+            state["method"]["query_encoder.backbone.conv1.weight"] = weight[:1]
+        writer = Checkpoints(tmp_path / "first")
+        writer.save(state)
+        writer.wait()
+    other.resume = path
+    if line is None:
+        other.train()
+        return
+    with pytest.raises(UserError, match=line) as error:
+        other.train()
+    assert str(error.value).startswith(f"{path}: ")
+    assert list_checkpoints(tmp_path / "other") == []
 
 
 def work(images, folder):
