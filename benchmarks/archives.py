@@ -5,6 +5,7 @@ import io
 import os
 import platform
 import statistics
+import subprocess
 import tarfile
 import time
 from collections.abc import Callable
@@ -134,6 +135,17 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "load_before": os.getloadavg()[0],
     }
+
+
+def peak_memory(arguments: list[str]) -> int:
+    """Greatest RssAnon of a command and its workers, in bytes."""
+    peak = 0
+    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            peak = max(peak, anonymous_memory(process.pid))
+            time.sleep(0.02)
+    assert process.returncode == 0
+    return peak
 
 
 def anonymous_memory(root: int) -> int:

@@ -22,10 +22,10 @@ from typing import Any
 
 from archives import (
     alternate,
-    anonymous_memory,
     evict,
     fill_page_cache,
     machine,
+    peak_memory,
     summary,
     write_archive,
 )
@@ -74,17 +74,6 @@ def cores_busy(job: Callable[[], None]) -> dict[str, float]:
     kernel = after.system + after.children_system - before.system - before.children_system
     seconds = {"user_s": user, "kernel_s": kernel, "wall_s": wall, "cores": (user + kernel) / wall}
     return {name: round(value, 2) for name, value in seconds.items()}
-
-
-def peak_memory(arguments: list[str]) -> int:
-    """Greatest RssAnon of a command and its workers, in bytes."""
-    peak = 0
-    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None:
-            peak = max(peak, anonymous_memory(process.pid))
-            time.sleep(0.02)
-    assert process.returncode == 0
-    return peak
 
 
 def run(folder: Path, *, images: int, repeats: int, jobs: int, mean_bytes: int) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from slimclr.config import (
     parse_section,
 )
 from slimclr.engine.preemption import Preempted, exit_code
-from slimclr.errors import UserError
+from slimclr.errors import UserError, refusal
 from slimclr.machine import gres_gpus
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -51,7 +51,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return exit_code()
     except BrokenPipeError:  # `slimclr ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        refused = refusal(error, _written(options))
+        if refused is None:
+            raise
+        print(f"slimclr {options.command}: error: {refused}", file=sys.stderr)
+        return 2
     return 0
+
+
+def _written(options: argparse.Namespace) -> list[Path]:
+    """Where this subcommand writes."""
+    paths = (getattr(options, name, None) for name in ("out", "lmdb", "checkpoints"))
+    return [path for path in paths if path is not None]
 
 
 def _miniature(options: argparse.Namespace, _: Sequence[str]) -> None:
@@ -199,11 +211,21 @@ def _report(options: argparse.Namespace, _: Sequence[str]) -> None:
     from slimclr.config import Config, Recipe
     from slimclr.stages.report import report
 
-    document = json.loads(options.config)
+    try:
+        document = json.loads(options.config)
+        config = Config.model_validate(document["config"])
+        recipes = {run: Recipe.model_validate(recipe) for run, recipe in document["recipes"].items()}
+        name = document["name"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        cause = " ".join(str(error).split())
+        raise UserError(
+            f"--config: not JSON with a valid config, recipes and name ({type(error).__name__}: {cause}); let "
+            "Snakemake run this stage, which passes it"
+        ) from error
     report(
-        Config.model_validate(document["config"]),
-        {run: Recipe.model_validate(recipe) for run, recipe in document["recipes"].items()},
-        config_name=document["name"],
+        config,
+        recipes,
+        config_name=name,
         results=options.results,
         references=options.references,
         out=options.out,
@@ -264,6 +286,17 @@ def _clean(options: argparse.Namespace, _: Sequence[str]) -> None:
     clean_checkpoints(checkpoints=options.checkpoints, results=options.results, dry_run=options.dry_run)
 
 
+def _at_least(least: int) -> Callable[[str], int]:
+    """An argument's type: a whole number, not below `least`."""
+
+    def number(text: str) -> int:
+        if not text.lstrip("-").isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} does not do; give a whole number, {least} or more")
+        return int(text)
+
+    return number
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="slimclr", description="Slimmable self-supervised learning, stage by stage.")
     parser.add_argument("--version", action="version", version=f"slimclr {__version__}")
@@ -279,10 +312,12 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--name", dest="run", required=True, help="the run's name")
         sub.add_argument("--seed", type=int, default=0, help="seed (default 0)")
         sub.add_argument(
-            "--gpus", type=int, default=0, help="GPUs of each node, one process each; 0 is the CPU (default)"
+            "--gpus", type=_at_least(0), default=0, help="GPUs of each node, one process each; 0 is the CPU (default)"
         )
         sub.add_argument("--gres", default="", help="the same as Slurm's --gres says it, for instance gpu:4")
-        sub.add_argument("--nodes", type=int, default=1, help="nodes of the Slurm job that this runs in (default 1)")
+        sub.add_argument(
+            "--nodes", type=_at_least(1), default=1, help="nodes of the Slurm job that this runs in (default 1)"
+        )
         sub.add_argument("--checkpoints", type=Path, required=True, help="folder of rolling checkpoints")
 
     sub = command("miniature", _miniature, "Generate small archives and a small COCO.")
@@ -394,8 +429,8 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("recipe", _recipe, "Show what a recipe becomes on a number of GPUs.")
     sub.add_argument("run", metavar="RUN", help="a recipe's name")
-    sub.add_argument("--gpus", type=int, default=1, help="GPUs that train (default 1)")
-    sub.add_argument("--images", type=int, default=1_281_167, help="training images (default: ImageNet's)")
+    sub.add_argument("--gpus", type=_at_least(1), default=1, help="GPUs that train (default 1)")
+    sub.add_argument("--images", type=_at_least(1), default=1_281_167, help="training images (default: ImageNet's)")
     config(sub)
 
     sub = command("check", _check, "Check a config and its recipes.")
@@ -406,7 +441,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("doctor", _doctor, "Look for what would stop a run on this machine; exit status 1 on a failure.")
     config(sub)
-    sub.add_argument("--scratch", type=Path, metavar="FOLDER", help="node-local scratch, if there is any")
+    sub.add_argument("--scratch", type=Path, metavar="FOLDER", help="node-local scratch (default: paths.scratch)")
     sub.add_argument(
         "--image",
         nargs="?",

@@ -1,9 +1,42 @@
-"""The one exception that the command line turns into a single line."""
+"""What the command line turns into a single line: UserError, and what the operating system refused."""
+
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class UserError(ValueError):
     """Something the user can mend: bad input, a missing file, an impossible setting.
 
     The message is one line that says what is wrong, where, and how to mend it. `slimclr.cli` prints it without a
-    traceback and exits with code 2; every other exception is a defect of ours and keeps its traceback.
+    traceback and exits with code 2, as it does with an OSError that `refusal` can explain; every other exception is a
+    defect of ours and keeps its traceback.
     """
+
+
+def refusal(error: OSError, written: Sequence[Path]) -> str | None:
+    """What the operating system refused, in one line.
+
+    Args:
+        error: Names the file, or came from writing an open one, when the system does not say which.
+        written: What the command writes, for a full disk without a name.
+
+    Returns:
+        The line; None when the user has no file or disk to mend.
+    """
+    full = error.errno in _FULL
+    where = str(error.filename) if error.filename is not None else " or ".join(map(str, written)) if full else ""
+    if error.errno is None or not where:
+        return None
+    if full:
+        mend = "free space and run this stage again"
+    elif error.errno in _FORBIDDEN:
+        mend = "get yourself the permission, or give another path"
+    else:
+        mend = "correct the path, or mend that and run this stage again"
+    # Not the error's own words, in which pyarrow repeats its number.
+    return f"{where}: {os.strerror(error.errno)}; {mend}"

@@ -24,6 +24,11 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         fsync(part)
         part.replace(path)
         fsync(path.parent)
+    except OSError as error:
+        # Writing to a full disk fails without a name, and nobody knows the temporary one.
+        if error.errno is not None and (error.filename is None or str(error.filename) == str(part)):
+            error.filename = str(path)
+        raise
     finally:
         part.unlink(missing_ok=True)
 

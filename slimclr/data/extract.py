@@ -41,6 +41,7 @@ from slimclr.data.lock import alone
 from slimclr.data.manifest import CHECKS, ClassRecord, Record, Records, boot
 from slimclr.data.space import check_space
 from slimclr.errors import UserError
+from slimclr.files import write_json
 from slimclr.progress import progress
 
 # More processes than this wait for the disk, and each takes some 20 MB.
@@ -49,6 +50,8 @@ _ORIENTATION = 0x0112
 # Files take whole blocks, and so do images in an LMDB; tar's own headers and padding are nearly as large.
 _SLACK = 1.02
 _LISTED = 20
+# No output of the stage: Snakemake removes the outputs of a job that failed, which this list is to outlive.
+CORRUPT = "corrupt_images.json"
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -78,7 +81,8 @@ def extract_train(
             that every class of the archive is whole and not empty.
         lmdb: The database to write instead of folders of images; None writes folders.
         check_images: "structure" parses the header and looks for the end, "decode" decodes every image.
-        on_corrupt: "stop" refuses corrupt images with a list, "skip" leaves them out.
+        on_corrupt: "stop" refuses corrupt images with a list, all of them in `<out>/corrupt_images.json`; "skip" leaves
+            them out.
         jobs: Worker processes; 1 works in this one.
         md5: MD5 that the archive must have, in hexadecimal; None does not compute it.
 
@@ -126,7 +130,8 @@ def extract_val(
         expect: "ilsvrc2012" asks for 50,000 images, "subset" for as many as `classes` names.
         lmdb: The database to write instead of folders of images; None writes folders.
         check_images: "structure" parses the header and looks for the end, "decode" decodes every image.
-        on_corrupt: "stop" refuses corrupt images with a list, "skip" leaves them out.
+        on_corrupt: "stop" refuses corrupt images with a list, all of them in `<out>/corrupt_images.json`; "skip" leaves
+            them out.
         jobs: Worker processes; 1 works in this one.
         md5: MD5 that the archive must have, in hexadecimal; None does not compute it.
 
@@ -213,10 +218,11 @@ def _extract(
         records = Records(out / ".records", [source.wnid for source in sources])
         with alone(records.folder / "lock"):
             records.sweep()
+            (out / CORRUPT).unlink(missing_ok=True)
             todo = [source for source in sources if records.load(source, check) is None]
 
             def check_all() -> None:
-                _check_records(records, archive, wanted, on_corrupt)
+                _check_records(records, archive, wanted, on_corrupt, out / CORRUPT)
                 check_md5()
 
             title, total = f"extract {split}", wanted[1] if wanted else None
@@ -350,8 +356,18 @@ def _write_file(folder: Path, name: str, data: bytes) -> None:
         os.close(descriptor)
 
 
-def _check_records(records: Records, archive: Path, wanted: tuple[int, int] | None, on_corrupt: str) -> None:
-    """Refuse corrupt images, unless they are left out, and other counts than the official ones."""
+def _check_records(
+    records: Records, archive: Path, wanted: tuple[int, int] | None, on_corrupt: str, listed: Path
+) -> None:
+    """Refuse corrupt images, unless they are left out, and other counts than the official ones.
+
+    Args:
+        records: What was found.
+        archive: Where.
+        wanted: Classes and images that must be there; None takes any.
+        on_corrupt: stop or skip.
+        listed: JSON file for all corrupt images, when they are refused.
+    """
     classes = images = 0
     corrupt: list[tuple[str, str]] = []
     for record in records.classes():
@@ -361,9 +377,11 @@ def _check_records(records: Records, archive: Path, wanted: tuple[int, int] | No
     if corrupt and on_corrupt == "stop":
         first = ", ".join(f"{key}: {reason}" for key, reason in corrupt[:_LISTED])
         more = f", and {len(corrupt) - _LISTED:,} more" if len(corrupt) > _LISTED else ""
+        files = [{"key": key, "reason": reason} for key, reason in corrupt]
+        write_json(listed, {"schema": 1, "count": len(corrupt), "files": files})
         raise UserError(
-            f"{archive}: {len(corrupt):,} corrupt image(s) ({first}{more}); download the archive again, or set "
-            "on_corrupt to 'skip' to leave them out"
+            f"{archive}: {len(corrupt):,} corrupt image(s) ({first}{more}), all of them in {listed}; download the "
+            "archive again, or set on_corrupt to 'skip' to leave them out"
         )
     if wanted and (classes, images) != wanted:
         raise UserError(

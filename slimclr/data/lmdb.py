@@ -19,7 +19,7 @@ import shutil
 import sys
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha1, sha256
 from itertools import islice
@@ -31,7 +31,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from slimclr.data.lock import alone
-from slimclr.data.manifest import read_manifest
+from slimclr.data.manifest import Manifest
 from slimclr.data.space import check_space
 from slimclr.errors import UserError
 from slimclr.files import fsync
@@ -135,7 +135,7 @@ class LMDBWriter:
         labels = np.repeat(np.arange(len(counts), dtype="<i8"), counts)
         sizes = np.frombuffer(self._sizes, np.int64).astype("<i8")
         self._keys += b"]" if self._keys else b"[]"
-        tables = {
+        tables: dict[bytes, bytes | bytearray] = {
             b"keys": self._keys,
             b"labels": labels.tobytes(),
             b"meta": json.dumps(meta).encode(),
@@ -143,7 +143,7 @@ class LMDBWriter:
             b"sums": self._sums,
         }
         self.commit()
-        self._write([(name, bytes(tables[name])) for name in _TABLES], state=None)
+        self._write([(name, tables[name]) for name in _TABLES], state=None)
         self._environment.sync(True)
         fsync(self.part)
         self.part.replace(self.out)
@@ -227,7 +227,7 @@ class LMDBWriter:
         self._commit_before = self._thread.submit(self._write, self._waiting, state)
         self._waiting, self._held = [], 0
 
-    def _write(self, entries: list[tuple[bytes, bytes]], state: bytes | None) -> None:
+    def _write(self, entries: Sequence[tuple[bytes, bytes | bytearray]], state: bytes | None) -> None:
         """Append entries in one transaction, with the state of the unfinished database; None says that it is whole."""
         # The map is enlarged before it is full, as a transaction that fills it would be lost. An entry takes whole
         # pages, and one for its share of the tree above them.
@@ -268,12 +268,10 @@ def write_lmdb(folder: Path, manifest: Path, out: Path, *, map_size: int = INITI
         UserError: The manifest is missing or damaged, a file is missing or not what the manifest says, or the disk is
             too small.
     """
-    table = read_manifest(manifest)
+    rows = Manifest(manifest)
 
     def entries() -> Iterator[Entry]:
-        for batch in table.to_batches(max_chunksize=4096):
-            columns = (batch.column(name).to_pylist() for name in ("key", "bytes", "sha1"))
-            yield from zip(*columns, strict=True)
+        return ((row.key, row.bytes, row.sha1) for row in rows)
 
     lock = out.with_name(f".{out.name}.lock")
     with alone(lock):
@@ -282,7 +280,7 @@ def write_lmdb(folder: Path, manifest: Path, out: Path, *, map_size: int = INITI
         check_space(out.parent, sum(size + 4096 for _, size, _ in entries()) - written)
         with (
             LMDBWriter(out, entries(), map_size=map_size) as writer,
-            progress(f"write {out.name}", table.num_rows) as advance,
+            progress(f"write {out.name}", len(rows)) as advance,
         ):
             advance(writer.done)
             for entry, data in _contents(folder, islice(entries(), writer.done, None)):
@@ -362,7 +360,7 @@ class LMDBImages:
         return self._take(_name(index), len)
 
     def tables(self) -> dict[str, Any]:
-        """What the database says of its images: lists `key` and `sha1`, int64 arrays `label` and `bytes`.
+        """What the database says of its images: int64 arrays `label` and `bytes`, and `sha1`, 20 bytes for each.
 
         Raises:
             UserError: The tables contradict each other or the images.
@@ -372,18 +370,16 @@ class LMDBImages:
         meta = json.loads(self._get(b"meta"))
         if not len(sizes) == len(sums) // 20 == len(self):
             raise UserError(f"{self.path}: sizes, sums and count differ; run the convert stage again")
-        checksums = [sums[start : start + 20].hex() for start in range(0, len(sums), 20)]
         digest = sha256()
-        for key, size, checksum in zip(self.keys, sizes.tolist(), checksums, strict=True):
-            digest.update(_line((key, size, checksum)))
+        for index, (key, size) in enumerate(zip(self.keys, sizes, strict=True)):
+            digest.update(_line((key, size, sums[20 * index : 20 * (index + 1)].hex())))
         if digest.hexdigest() != meta["digest"]:
             raise UserError(f"{self.path}: keys, sizes or sums were changed; run the convert stage again")
-        wnids = [key.partition("/")[0] for key in self.keys]
-        ranks = {wnid: rank for rank, wnid in enumerate(sorted(set(wnids)))}
+        ranks = {wnid: rank for rank, wnid in enumerate(sorted({_class_of(key) for key in self.keys}))}
         if list(ranks) != self.classes:
             raise UserError(f"{self.path}: classes and keys differ; run the convert stage again")
-        labels = np.array([ranks[wnid] for wnid in wnids], np.int64)
-        return {"key": self.keys, "sha1": checksums, "label": labels, "bytes": sizes}
+        labels = np.fromiter((ranks[_class_of(key)] for key in self.keys), np.int64, len(self))
+        return {"sha1": sums, "label": labels, "bytes": sizes}
 
     def _get(self, name: bytes) -> bytes:
         return self._take(name, bytes)
@@ -444,6 +440,10 @@ def _line(entry: Entry) -> bytes:
     """What an image adds to the digest."""
     key, size, checksum = entry
     return f"{key}\n{size} {checksum}\n".encode()
+
+
+def _class_of(key: str) -> str:
+    return key.partition("/")[0]
 
 
 def _name(index: int) -> bytes:

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -180,21 +181,47 @@ def write_manifest(records: Iterable[Record], path: Path) -> None:
         flush()
 
 
-def read_manifest(path: Path) -> Any:
-    """The manifest as an Arrow table with the columns key, class, label, bytes and sha1.
+class Row(NamedTuple):
+    """What the manifest says of an image, as far as it is read again; `sha1` is in hexadecimal."""
+
+    key: str
+    label: int
+    bytes: int
+    sha1: str
+
+
+class Manifest:
+    """The rows of a manifest, read from the file each time: 1.28 million of them would take 400 MB.
 
     Raises:
-        UserError: It is missing or damaged.
+        UserError: It is missing or damaged, which may only show while rows are read.
     """
-    import pyarrow.parquet
 
-    try:
-        table = pyarrow.parquet.read_table(path, columns=["key", "class", "label", "bytes", "sha1"])
-        if len(table.column_names) != 5:
-            raise ValueError("a column is missing")
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: no readable manifest ({error}); run the extract stage again") from error
-    return table
+    def __init__(self, path: Path) -> None:
+        import pyarrow.parquet
+
+        self.path = path
+        with self._one_line():
+            self._file = pyarrow.parquet.ParquetFile(path)
+            if not set(Row._fields) <= set(self._file.schema_arrow.names):
+                raise ValueError("a column is missing")
+
+    def __len__(self) -> int:
+        return self._file.metadata.num_rows
+
+    def __iter__(self) -> Iterator[Row]:
+        with self._one_line():
+            for batch in self._file.iter_batches(4096, columns=Row._fields):
+                columns = (batch.column(name).to_pylist() for name in Row._fields)
+                yield from map(Row._make, zip(*columns, strict=True))
+
+    @contextmanager
+    def _one_line(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, KeyError) as error:
+            line = f"{self.path}: no readable manifest ({error}); run the extract stage again"
+            raise UserError(line) from error
 
 
 def write_report(records: Records, path: Path) -> str:

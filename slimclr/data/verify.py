@@ -1,6 +1,7 @@
 """Whether a data set is whole and what its manifest says."""
 
 import hashlib
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from slimclr.data import open_images
 from slimclr.data.folder import FolderImages
 from slimclr.data.lmdb import LMDBImages
-from slimclr.data.manifest import MANIFEST, read_manifest
+from slimclr.data.manifest import MANIFEST, Manifest
 from slimclr.errors import UserError
 from slimclr.progress import progress
 
@@ -36,15 +37,15 @@ def verify(path: Path, *, manifest: Path | None = None, content: bool = False) -
     if isinstance(images, LMDBImages):
         sizes = images.size
         tables = images.tables()
-        _compare_tables(path, images, tables, "the database's own tables")
+        _compare_labels(path, images, tables, "the database's own tables")
     elif isinstance(images, FolderImages):
         root, keys = images.root, images.keys
         sizes = lambda index: (root / keys[index]).stat().st_size  # noqa: E731
     elif manifest is None:
         raise UserError(f"{path}: says nothing of its images' sizes; name the manifest with --manifest")
     if manifest is not None:
-        tables = _from_manifest(manifest)
-        _compare_tables(path, images, tables, str(manifest))
+        tables = _from_manifest(manifest, path, images)
+        _compare_labels(path, images, tables, str(manifest))
     wrong: list[str] = []
     with progress(f"verify {path.name}", len(images)) as advance:
         for index, key in enumerate(images.keys):
@@ -69,28 +70,37 @@ def _look(
         checksum = hashlib.sha1(images.read(index), usedforsecurity=False).hexdigest() if content else None
     except OSError as error:
         return [f"{key}: {error.strerror}"]
-    if checksum is not None and checksum != tables["sha1"][index]:
-        return [f"{key} has other content (SHA-1 {checksum} instead of {tables['sha1'][index]})"]
+    known = tables["sha1"][20 * index : 20 * (index + 1)].hex()
+    if checksum is not None and checksum != known:
+        return [f"{key} has other content (SHA-1 {checksum} instead of {known})"]
     return []
 
 
-def _from_manifest(manifest: Path) -> dict[str, Any]:
-    table = read_manifest(manifest)
-    columns = {name: table.column(name).to_pylist() for name in ("key", "sha1")}
-    return columns | {name: table.column(name).to_numpy() for name in ("label", "bytes")}
-
-
-def _compare_tables(path: Path, images: Any, tables: dict[str, Any], what: str) -> None:
-    """Compare keys and labels, which are at hand, before anything is read."""
-    if len(images) != len(tables["key"]):
+def _from_manifest(manifest: Path, path: Path, images: Any) -> dict[str, Any]:
+    """What `LMDBImages.tables` gives; keys, which are at hand, are compared before any image is read."""
+    rows = Manifest(manifest)
+    if len(images) != len(rows):
         raise UserError(
-            f"{path}: {len(images):,} images, {what} names {len(tables['key']):,}; run the stage that made it again"
+            f"{path}: {len(images):,} images, {manifest} names {len(rows):,}; run the stage that made it again"
         )
-    for key, expected in zip(images.keys, tables["key"], strict=True):
-        if key != expected:
+    labels, sizes, sums = array("q"), array("q"), bytearray()
+    for key, row in zip(images.keys, rows, strict=True):
+        if key != row.key:
             raise UserError(
-                f"{path}: has {key} where {what} names {expected}; these do not belong together, or run the stage that "
-                "made it again"
+                f"{path}: has {key} where {manifest} names {row.key}; these do not belong together, or run the stage "
+                "that made it again"
             )
+        try:
+            labels.append(row.label)
+            sizes.append(row.bytes)
+            sums += int(row.sha1, 16).to_bytes(20)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise UserError(
+                f"{manifest}: label, size or SHA-1 of {key}: {error}; run the extract stage again"
+            ) from error
+    return {"sha1": sums, "label": np.frombuffer(labels, np.int64), "bytes": np.frombuffer(sizes, np.int64)}
+
+
+def _compare_labels(path: Path, images: Any, tables: dict[str, Any], what: str) -> None:
     if not np.array_equal(images.labels, tables["label"]):
         raise UserError(f"{path}: the labels are not those of {what}; run the stage that made it again")

@@ -26,7 +26,12 @@ def save_weights(path: Path | str, tensors: Mapping[str, Tensor], meta: Mapping[
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as part:
-        save_file(contiguous, part, {"slimclr": json.dumps(dict(meta))})
+        try:
+            save_file(contiguous, part, {"slimclr": json.dumps(dict(meta))})
+        except SafetensorError as error:
+            raise UserError(
+                f"{path}: not written ({error}); free space, or mend that, and run this stage again"
+            ) from error
 
 
 def read_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:

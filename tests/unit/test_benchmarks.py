@@ -21,6 +21,29 @@ def test_quick_run(tmp_path, name, entry):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_quick_run_of_memory(tmp_path):
+    """Two hundred and two thousand images hardly differ; ImageNet's number is the benchmark's."""
+    command = [sys.executable, BENCHMARKS / "bench_memory.py", "--quick", "--folder", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=BENCHMARKS.parent)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert set(result["rss_anon_mb"]) == {"report_and_manifest", "straight", "convert", "verify"}
+    assert all(0 < megabytes < 200 for megabytes in result["rss_anon_mb"].values())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_what_is_known_of_each_image_takes_less_than_400_bytes(tmp_path):
+    """As much as keeps ImageNet's 1,281,167 images below 500 MB."""
+    images = 400_000
+    command = [sys.executable, BENCHMARKS / "bench_memory.py", "--images", str(images), "--folder", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=BENCHMARKS.parent)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    for step, megabytes in result["rss_anon_mb"].items():
+        assert 1e6 * (megabytes - result["rss_anon_mb_of_200"][step]) / images < 400, step
+
+
 @pytest.mark.slow
 def test_quick_run_of_the_views():
     pytest.importorskip("nvidia.dali")

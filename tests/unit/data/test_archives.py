@@ -273,6 +273,17 @@ def test_devkit_without_ground_truth(copy):
         read_ground_truth(copy.devkit)
 
 
+def test_devkit_of_another_year(copy):
+    entries = members(copy.devkit)
+    for info, _ in entries:
+        info.name = info.name.replace("ILSVRC2012_validation", "ILSVRC2010_validation")
+    copy.devkit.write_bytes(pack(entries))
+    line = "no ILSVRC2012_validation_ground_truth.txt in it; give the official ILSVRC2012_devkit_t12.tar.gz"
+    with pytest.raises(UserError) as caught:
+        read_ground_truth(copy.devkit)
+    assert str(caught.value) == f"{copy.devkit}: {line}"
+
+
 def test_ground_truth_that_names_an_inner_node(copy):
     entries = members(copy.devkit)
     (index,) = [i for i, (info, _) in enumerate(entries) if info.name.endswith(".txt")]

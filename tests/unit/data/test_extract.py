@@ -10,7 +10,6 @@ import random
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 
@@ -107,26 +106,30 @@ def test_another_archive_is_extracted_anew(copy, tmp_path):
     assert (out / wnid / "n0_new.JPEG").exists()
 
 
-def test_corrupt_images_are_listed_or_left_out(copy, tmp_path, capsys):
+@pytest.mark.parametrize("straight", [False, True])
+def test_corrupt_images_are_listed_or_left_out(copy, tmp_path, capsys, straight):
     bad = {f"n0_{number}.JPEG": b"text" * 9 for number in range(25)}
     wnid = _add_to_first_class(copy.train, bad | {"n0_0byte.JPEG": b""})
-    options = {"archive": copy.train, "devkit": None, "expect": "subset", "out": tmp_path / "train"}
-    with pytest.raises(UserError, match=r"26 corrupt image\(s\) \(.*, and 6 more\); download") as caught:
+    out, lmdb = tmp_path / "train", tmp_path / "train.lmdb" if straight else None
+    options = {"archive": copy.train, "devkit": None, "expect": "subset", "out": out, "lmdb": lmdb}
+    with pytest.raises(UserError, match=r"26 corrupt image\(s\) \(.*, and 6 more\), all of them in .*; down") as caught:
         extract("train", **options)
     assert "\n" not in str(caught.value)
     assert str(caught.value).count("not a readable image") == 19
-    assert not (tmp_path / "train" / "manifest.parquet").exists()
-    lmdb = tmp_path / "train.lmdb"
-    with pytest.raises(UserError, match=r"26 corrupt"):
-        extract("train", **options, lmdb=lmdb)
-    assert not lmdb.exists()
+    assert f"all of them in {out}/corrupt_images.json; download" in str(caught.value)
+    listed = json.loads((out / "corrupt_images.json").read_text())
+    assert {entry["key"] for entry in listed["files"]} == {f"{wnid}/{name}" for name in (*bad, "n0_0byte.JPEG")}
+    # What Snakemake would take for a finished stage.
+    assert not any((out / name).exists() for name in ("manifest.parquet", "data_report.json"))
+    assert not (tmp_path / "train.lmdb").exists()
     extract("train", **options, on_corrupt="skip")
     assert f"{COUNT:,} images in 4 classes" in capsys.readouterr().out
-    report = json.loads((tmp_path / "train" / "data_report.json").read_text())
-    assert report["corrupt"]["count"] == 26
-    assert {"key": f"{wnid}/n0_0byte.JPEG", "reason": "an empty file"} in report["corrupt"]["files"]
-    assert len(pandas.read_parquet(tmp_path / "train" / "manifest.parquet")) == COUNT
-    assert len(FolderImages(tmp_path / "train")) == COUNT
+    assert not (out / "corrupt_images.json").exists()
+    report = json.loads((out / "data_report.json").read_text())
+    assert report["corrupt"] == {"count": listed["count"], "files": listed["files"]}
+    assert {"key": f"{wnid}/n0_0byte.JPEG", "reason": "an empty file"} in listed["files"]
+    assert len(pandas.read_parquet(out / "manifest.parquet")) == COUNT
+    assert len(LMDBImages(lmdb) if straight else FolderImages(out)) == COUNT
 
 
 def test_decoding_finds_what_the_structure_does_not_show(copy, tmp_path):
@@ -219,56 +222,27 @@ def test_val_without_classes(miniature, tmp_path, capsys):
     assert f"slimclr extract: error: {tmp_path}/none.tar: no such file; put" in capsys.readouterr().err
 
 
-def test_a_folder_that_may_not_be_read(miniature):
-    """Root may read anything, so somebody else tries."""
-    root = Path(tempfile.mkdtemp())
-    try:
-        root.chmod(0o755)
-        (root / "sorted" / "n1").mkdir(parents=True)
-        (root / "sorted" / "n1" / "a.JPEG").write_bytes(_photo())
-        (root / "secret.tar").write_bytes(pack([]))
-        for path in (root / "sorted" / "n1", root / "secret.tar"):
-            path.chmod(0o000)
-        receiver, sender = multiprocessing.Pipe(duplex=False)
+def test_a_folder_that_may_not_be_read(open_folder, as_nobody):
+    (open_folder / "sorted" / "n1").mkdir(parents=True)
+    (open_folder / "sorted" / "n1" / "a.JPEG").write_bytes(_photo())
+    (open_folder / "secret.tar").write_bytes(pack([]))
+    for path in (open_folder / "sorted" / "n1", open_folder / "secret.tar"):
+        path.chmod(0o000)
 
-        def attempt():
-            if os.geteuid() == 0:
-                os.setuid(65534)
-            for call in (
-                lambda: extract_val(root / "sorted", None, root / "out", expect="subset"),
-                lambda: extract_train(root / "secret.tar", root / "out", expect="subset"),
-            ):
-                try:
-                    call()
-                except UserError as error:
-                    sender.send(str(error))
+    def attempt():
+        lines = []
+        for call in (
+            lambda: extract_val(open_folder / "sorted", None, open_folder / "out", expect="subset"),
+            lambda: extract_train(open_folder / "secret.tar", open_folder / "out", expect="subset"),
+        ):
+            with pytest.raises(UserError) as caught:
+                call()
+            lines.append(str(caught.value))
+        return lines
 
-        process = multiprocessing.get_context("fork").Process(target=attempt)
-        process.start()
-        lines = [receiver.recv() for _ in range(2)]
-        process.join()
-        assert lines[0] == f"{root}/sorted/n1: Permission denied; give a folder that can be read"
-        assert lines[1] == f"{root}/secret.tar: Permission denied; give a file that can be read"
-    finally:
-        (root / "sorted" / "n1").chmod(0o755)
-        shutil.rmtree(root)
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of one megabyte, and how to enlarge it."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "test", folder], capture_output=True).returncode:
-        pytest.skip("needs the right to mount a tmpfs")
-
-    def enlarge():
-        subprocess.run(["mount", "-o", "remount,size=64m", folder], check=True)
-
-    try:
-        yield folder, enlarge
-    finally:
-        subprocess.run(["umount", folder], check=True)
+    first, second = as_nobody(attempt)
+    assert first == f"{open_folder}/sorted/n1: Permission denied; give a folder that can be read"
+    assert second == f"{open_folder}/secret.tar: Permission denied; give a file that can be read"
 
 
 def test_too_little_space_is_refused_before_anything_is_written(twenty_classes, small_disk):

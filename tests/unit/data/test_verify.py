@@ -80,6 +80,9 @@ def test_another_manifest(database, extracted, tmp_path, capsys):
         (table.assign(key=table["key"].str.replace("n", "m")), "has n.* where .* names m"),
         (table.assign(label=table["label"] + 1), "the labels are not those of"),
         (table.assign(bytes=table["bytes"] + 1), "and 21 more"),
+        (table.assign(sha1="x"), "label, size or SHA-1 of n.*; run the extract stage again"),
+        (table.assign(sha1=None), "label, size or SHA-1 of n.*; run the extract stage again"),
+        (table.drop(columns="sha1"), "no readable manifest .a column is missing."),
     ):
         change.to_parquet(tmp_path / "other.parquet")
         code, printed = _verify(capsys, database, "--manifest", tmp_path / "other.parquet")
