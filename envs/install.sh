@@ -23,6 +23,27 @@ if [ -n "$in_use" ] && [ "$(readlink -f "$venv")" = "$(readlink -f "$in_use")" ]
   exit 1
 fi
 
+if [ "$name" = detection ]; then
+  # mmcv's operators are compiled for GPUs where there is one, unless FORCE_CUDA (1 or 0) says otherwise. Its build stops
+  # with a traceback without nvcc, which torch looks for in these places; the major version must be that of torch's CUDA.
+  [ -e /dev/nvidia0 ] && here=1 || here=0
+  export FORCE_CUDA=${FORCE_CUDA:-$here}
+  if [ "$FORCE_CUDA" = 1 ]; then
+    toolkit=${CUDA_HOME:-${CUDA_PATH:-}}
+    nvcc=$([ -n "$toolkit" ] && echo "$toolkit/bin/nvcc" || command -v nvcc || echo /usr/local/cuda/bin/nvcc)
+    case $("$nvcc" --version 2>/dev/null) in
+    *"release 13."*) ;;
+    *)
+      echo "envs/install.sh: mmcv's operators for GPUs need nvcc of CUDA 13, which $nvcc is not: load the CUDA 13 toolkit," \
+        "or run 'FORCE_CUDA=0 make .venvs/detection' for operators for the CPU only" >&2
+      exit 1
+      ;;
+    esac
+  else
+    export CUDA_VISIBLE_DEVICES=  # mmcv's build also asks torch for a GPU
+  fi
+fi
+
 if command -v uv >/dev/null; then
   uv=uv
 else
@@ -41,14 +62,16 @@ detection)
   # mmcv's ops are compiled against the installed torch, so torch and the build tools come first, as locked.
   rows=$(awk '/^[a-z]/ {keep = ($1 !~ /^onedl-/)} keep' "$lock")
   "${install[@]}" --require-hashes --no-deps -r /dev/stdin <<<"$rows"
-  # A ready wheel saves the 10 to 20 minutes of compiling mmcv; it has CPU ops only, so a GPU machine compiles.
+  # A ready wheel saves the 10 to 20 minutes of compiling mmcv; it has operators for the CPU only.
   wheels=${SLIMCLR_WHEELS:-../shared/wheels}
-  if [ ! -e /dev/nvidia0 ] && compgen -G "$wheels/onedl_mmcv-*.whl" >/dev/null; then
+  if [ "$FORCE_CUDA" != 1 ] && compgen -G "$wheels/onedl_mmcv-*.whl" >/dev/null; then
     "${install[@]}" --no-deps "$wheels"/onedl_mmcv-*.whl
   else
     echo "envs/install.sh: compiling mmcv's ops (10 to 20 minutes on 2 cores)" >&2
   fi
-  [ -e /dev/nvidia0 ] && export FORCE_CUDA=1
+  # uv's cache does not know the environment: without a setting of its own, which setuptools ignores, a build for GPUs
+  # would be an earlier one for the CPU.
+  [ "$FORCE_CUDA" != 1 ] || install+=(--config-settings-package onedl-mmcv:operators=gpu)
   MMCV_WITH_OPS=1 CFLAGS="-O1 -g0" MAX_JOBS=${MAX_JOBS:-$(nproc)} "${install[@]}" --require-hashes \
     --no-build-isolation-package onedl-mmcv --no-build-isolation-package onedl-mmdetection -r "$lock"
   ;;

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from slimclr import __version__
 from slimclr.config import (
@@ -120,7 +121,7 @@ def _gpus(options: argparse.Namespace) -> int:
 
 
 def _pretrain(options: argparse.Namespace, arguments: Sequence[str]) -> int | None:
-    recipe = parse_section(Pretrain, options.recipe)
+    recipe = parse_section(Pretrain, options.recipe, options.settings.get(options.run, {}))
     from slimclr.engine.distributed import launch
 
     # A random backbone is drawn, not trained: one process on the CPU.
@@ -148,7 +149,7 @@ def _pretrain(options: argparse.Namespace, arguments: Sequence[str]) -> int | No
 
 
 def _probe(options: argparse.Namespace, arguments: Sequence[str]) -> int | None:
-    recipe = parse_section(Probe, options.recipe)
+    recipe = parse_section(Probe, options.recipe, options.settings.get(options.run, {}))
     from slimclr.engine.distributed import launch
 
     gpus = _gpus(options)
@@ -174,7 +175,7 @@ def _probe(options: argparse.Namespace, arguments: Sequence[str]) -> int | None:
 
 
 def _transfer(options: argparse.Namespace, arguments: Sequence[str]) -> int | None:
-    recipe = parse_section(Detection, options.recipe)
+    recipe = parse_section(Detection, options.recipe, options.settings.get(options.run, {}))
     from slimclr.engine.distributed import launch
 
     code = launch(_gpus(options), arguments, nodes=options.nodes)
@@ -297,6 +298,20 @@ def _at_least(least: int) -> Callable[[str], int]:
     return number
 
 
+_SETTINGS = '{"my_run": {"workers": 4}}'
+
+
+def _settings(text: str) -> dict[str, dict[str, Any]]:
+    """An argument's type: a JSON object of objects."""
+    try:
+        settings = json.loads(text)
+    except ValueError:
+        settings = None
+    if not isinstance(settings, dict) or not all(isinstance(value, dict) for value in settings.values()):
+        raise argparse.ArgumentTypeError(f"{text!r} does not do; give JSON, for instance {_SETTINGS}")
+    return settings
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="slimclr", description="Slimmable self-supervised learning, stage by stage.")
     parser.add_argument("--version", action="version", version=f"slimclr {__version__}")
@@ -309,6 +324,13 @@ def _parser() -> argparse.ArgumentParser:
 
     def training(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--recipe", required=True, help=f"this stage's settings: {SECTION}")
+        sub.add_argument(
+            "--settings",
+            type=_settings,
+            default={},
+            metavar="JSON",
+            help="run -> settings that take the place of the recipe's; Snakemake passes those that change no result so",
+        )
         sub.add_argument("--name", dest="run", required=True, help="the run's name")
         sub.add_argument("--seed", type=int, default=0, help="seed (default 0)")
         sub.add_argument(

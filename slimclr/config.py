@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
@@ -217,6 +218,15 @@ class KNN(Model):
 
 
 VIEWS_PER_WIDTH = ("mocov2_diff", "mocov2_sweet")
+# How a section's training runs, not what comes out of it: where these change, nothing is computed again.
+OPERATIONAL = (
+    "workers",
+    "log_every",
+    "checkpoint_minutes",
+    "keep_every_epochs",
+    "compile",
+    "activation_checkpointing",
+)
 LOSS_WEIGHTS = ("equal", "share", "width", "width_mean_1", "sub_sum_to_full", "cumulative", "next_to_full")
 
 
@@ -555,16 +565,27 @@ def seeded_runs(run: str, recipe: Recipe) -> dict[str, int]:
     return {run: first} | {f"{run}_seed{seed}": seed for seed in others}
 
 
-def parse_section(model: type[M], text: str) -> M:
+def parse_section(model: type[M], text: str, changes: Mapping[str, Any] = MappingProxyType({})) -> M:
     """Read a section of the config from the command line: JSON, or the path of a YAML file.
+
+    Args:
+        model: The section.
+        text: JSON or path.
+        changes: Keys that take the place of those in `text`.
 
     Raises:
         UserError: Neither, or not valid for `model`.
     """
+    name = "command line"
     if text.lstrip().startswith("{"):
-        return _validate(model, json.loads(text), "command line")
-    path = Path(text)
-    return _validate(model, _read_yaml(path), str(path))
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise UserError(f"command line: not JSON ({error}); give JSON, or the path of a YAML file") from None
+    else:
+        name = text
+        values = _read_yaml(Path(text))
+    return _validate(model, {**values, **changes} if isinstance(values, dict) else values, name)
 
 
 def dump(model: Model) -> dict[str, Any]:
@@ -572,9 +593,24 @@ def dump(model: Model) -> dict[str, Any]:
     return model.model_dump(mode="json")
 
 
+def decisive(model: Model) -> dict[str, Any]:
+    """What decides a section's results, as plain JSON values.
+
+    Without `OPERATIONAL`, and without defaults: a key that a later version adds changes no section that lacks it.
+    """
+    values = model.model_dump(mode="json", exclude_defaults=True)
+    return {key: value for key, value in values.items() if key not in OPERATIONAL}
+
+
+def operational(model: Model) -> dict[str, Any]:
+    """The rest of `decisive`: values of `OPERATIONAL` that are no defaults."""
+    values = model.model_dump(mode="json", exclude_defaults=True)
+    return {key: value for key, value in values.items() if key in OPERATIONAL}
+
+
 def fingerprint(model: Model) -> str:
-    """SHA-256 of a resolved section; comments, order and spelled-out defaults do not change it."""
-    return hashlib.sha256(json.dumps(dump(model), sort_keys=True).encode()).hexdigest()
+    """SHA-256 of what decides a section's results; comments, order and spelled-out defaults do not change it."""
+    return hashlib.sha256(json.dumps(decisive(model), sort_keys=True).encode()).hexdigest()
 
 
 def json_schema() -> dict[str, Any]:

@@ -34,7 +34,7 @@ def examine_machine(*, config: Path, scratch: Path | None, root: Path) -> list[F
         machine.check_gpu(devices),
         machine.check_cuda(torch, machine.driver_cuda(), devices),
         machine.check_nccl(torch),
-        machine.check_shared_memory(Path("/dev/shm")),
+        machine.check_shared_memory(Path("/dev/shm"), devices),
         *_disks(config, scratch),
         machine.check_limit(
             "open files",
@@ -50,7 +50,7 @@ def examine_machine(*, config: Path, scratch: Path | None, root: Path) -> list[F
             wanted=machine.PROCESSES_WANTED,
             option="-u",
         ),
-        *cluster.check_slurm(cluster.longest_job(root / "workflow/rules")),
+        *_slurm(root),
         *_containers(devices, root),
         packages.check_mmcv(_python(root, "detection")),
         packages.check_dali(training),
@@ -111,7 +111,7 @@ def _disks(config: Path, scratch: Path | None) -> list[Finding]:
         settings = load_config(config)
     except UserError as error:
         findings = [Finding("config", "failure", str(error).splitlines()[0], "see config/README.md")]
-        return findings if scratch is None else [*findings, *_scratch(scratch, IMAGENET_BYTES)]
+        return findings if scratch is None else [*findings, *_scratch(scratch, "--scratch", IMAGENET_BYTES)]
     work = Path(settings.paths.work).absolute()
     data = work / "data" / ("cifar10" if settings.cifar10 else "imagenet")
     small = bool(settings.cifar10) or settings.miniature is not None or settings.imagenet.expect == "subset"
@@ -123,26 +123,35 @@ def _disks(config: Path, scratch: Path | None) -> list[Finding]:
     if settings.imagenet.keep_folder and not settings.cifar10 and not (data / "train/manifest.parquet").exists():
         needed, inodes = needed + images, inodes + files
     mounts = Path("/proc/self/mounts")
-    findings = machine.check_space("data", work, needed=needed, inodes=inodes)
+    findings = machine.check_space("data", work, setting="paths.work", needed=needed, inodes=inodes)
     if scratch is not None:
-        findings += _scratch(scratch, images)
+        findings += _scratch(scratch, "--scratch", images)
     elif settings.paths.scratch is not None:
         place = Path(os.path.expanduser(os.path.expandvars(settings.paths.scratch)))
-        if place.is_dir():
-            findings += _scratch(place, images)
+        if "$" not in str(place) and (place.is_dir() or machine.writable(place)):
+            findings += _scratch(place, "paths.scratch", images)
         else:  # a login node need not have it
             cure = "run this on a node; jobs make the folder where its parent may be written"
             findings.append(Finding("scratch", "warning", f"paths.scratch: {place} is not on this machine", cure))
     text = mounts.read_text(encoding="utf-8", errors="replace") if mounts.exists() else ""
-    findings.append(machine.check_lmdb_file_system(data.resolve(), text))
+    copied = settings.paths.scratch is not None
+    findings.append(machine.check_lmdb_file_system(data.resolve(), text, copied=copied))
     findings.append(machine.check_clock(work))
     return findings
 
 
-def _scratch(scratch: Path, images: int) -> list[Finding]:
-    if not scratch.is_dir():
-        return [Finding("scratch", "failure", f"{scratch}: no such folder", "name one that exists on every node")]
-    return machine.check_space("scratch", scratch, needed=images, inodes=1000)
+def _scratch(place: Path, setting: str, images: int) -> list[Finding]:
+    """Space for the copies; where the folder is missing that of the one in which jobs make it."""
+    return machine.check_space("scratch", place, setting=setting, needed=images, inodes=1000)
+
+
+def _slurm(root: Path) -> list[Finding]:
+    jobs = cluster.read_rules(root / "workflow/rules")
+    try:
+        return cluster.check_slurm(cluster.with_profile(jobs, root / cluster.USER_PROFILE))
+    except UserError as error:
+        cure = "write it as workflow/profiles/user.example.yaml is written"
+        return [Finding("profile", "failure", str(error), cure), *cluster.check_slurm(jobs)]
 
 
 def _containers(devices: int, root: Path) -> list[Finding]:

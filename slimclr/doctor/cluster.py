@@ -2,8 +2,8 @@
 
 import re
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,33 @@ from slimclr.doctor.finding import Finding, ask
 from slimclr.errors import UserError
 from slimclr.files import sha256
 
+USER_PROFILE = "profiles/default/config.yaml"
+
 
 @dataclass(frozen=True)
 class Partition:
-    """A row of sinfo; `minutes` is the time limit, None without one."""
+    """A row of sinfo that is up; `minutes` is the time limit, None without one."""
 
     name: str
-    up: bool
     minutes: int | None
     gpus: bool
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a rule's jobs ask Slurm for.
+
+    Attributes:
+        rule: The rule.
+        minutes: Their time limit.
+        gpus: Whether they ask for GPUs.
+        partitions: Those that the user's profile names for them; empty: it names none.
+    """
+
+    rule: str
+    minutes: int
+    gpus: bool
+    partitions: tuple[str, ...] = ()
 
 
 def slurm_minutes(text: str) -> int | None:
@@ -40,18 +58,53 @@ def slurm_minutes(text: str) -> int | None:
     return int(days or 0) * 1440 + hours * 60 + minutes
 
 
-def longest_job(rules: Path) -> int | None:
-    """Minutes of the longest job that the rules in a folder (`*.smk`) ask for; None when they name none."""
-    lines = [line for file in rules.glob("*.smk") for line in file.read_text(encoding="utf-8").splitlines()]
-    numbers = [int(minutes) for line in lines for minutes in re.findall(r"^ +runtime=\D*(\d+)", line)]
-    return max(numbers, default=None)
+def read_rules(rules: Path) -> list[Job]:
+    """The jobs of the rules in a folder (`*.smk`) that name a time; of several times the first, the longest."""
+    jobs = []
+    for file in sorted(rules.glob("*.smk")):
+        _, *parts = re.split(r"^ *rule (\w+):$", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        for rule, body in zip(parts[::2], parts[1::2], strict=True):
+            if match := re.search(r"^ +runtime=[^\d\n]*(\d+)", body, re.MULTILINE):
+                jobs.append(Job(rule, int(match[1]), re.search(r"^ +gpu=", body, re.MULTILINE) is not None))
+    return jobs
 
 
-def check_slurm(minutes_wanted: int | None) -> list[Finding]:
-    """Partitions, GPUs, the way to a job's state, time limits.
+def with_profile(jobs: Sequence[Job], path: Path) -> list[Job]:
+    """The jobs with the time limits and partitions that the user's profile sets.
 
     Args:
-        minutes_wanted: Of the longest job in the rules; None: not known.
+        jobs: As the rules ask for them.
+        path: The profile's file; need not exist.
+
+    Raises:
+        UserError: It is not a YAML file of keys.
+    """
+    if not path.is_file():
+        return list(jobs)
+    try:
+        profile = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(profile, dict):
+        raise UserError(f"{path}: must hold keys with values")
+    default, rules = _mapping(profile.get("default-resources")), _mapping(profile.get("set-resources"))
+    changed = []
+    for job in jobs:
+        own = _mapping(rules.get(job.rule))
+        # default-resources' runtime has no effect, as every rule sets its own.
+        minutes = _minutes(own.get("runtime", job.minutes))
+        partition = own.get("slurm_partition", default.get("slurm_partition"))
+        if minutes is not None:  # else an expression, whose value only Snakemake knows
+            names = () if partition is None else tuple(str(partition).split(","))
+            changed.append(replace(job, minutes=minutes, partitions=names))
+    return changed
+
+
+def check_slurm(jobs: Sequence[Job]) -> list[Finding]:
+    """Partitions, GPUs, time limits, pre-emption, the way to a job's state.
+
+    Args:
+        jobs: What the rules ask for, with the user's profile.
     """
     if shutil.which("sinfo") is None:
         return [Finding("slurm", "ok", "none here: snakemake --profile local")]
@@ -60,44 +113,75 @@ def check_slurm(minutes_wanted: int | None) -> list[Finding]:
         cure = "look at it with 'scontrol ping'; is this a login node, and does slurmctld run?"
         return [Finding("slurm", "failure", f"sinfo: {answer.last_line}", cure)]
     rows = [line.strip().split("|") for line in answer.output.splitlines() if line.count("|") == 3]
-    partitions = [Partition(row[0], row[1] == "up", slurm_minutes(row[2]), "gpu" in row[3]) for row in rows]
+    partitions = [Partition(row[0], slurm_minutes(row[2]), "gpu" in row[3]) for row in rows if row[1] == "up"]
+    if not partitions:
+        return [Finding("slurm", "failure", "no partition is up", "ask the cluster's operators, or wait"), _job_state()]
+    used = sorted({partition.name for job in jobs for partition in _open_to(job, partitions)})
     return [
-        _partitions(partitions),
+        Finding("slurm", "ok", f"partitions: {', '.join(sorted({partition.name for partition in partitions}))}"),
         _gres(partitions),
-        _time_limits(partitions, minutes_wanted),
+        _time_limits(partitions, jobs),
+        _preemption(used),
         _job_state(),
     ]
 
 
-def _partitions(partitions: list[Partition]) -> Finding:
-    names = sorted({partition.name for partition in partitions if partition.up})
-    if not names:
-        return Finding("slurm", "failure", "no partition is up", "ask the cluster's operators, or wait")
-    return Finding("slurm", "ok", f"partitions: {', '.join(names)}")
+def _open_to(job: Job, partitions: list[Partition]) -> list[Partition]:
+    """Where a job may run: in the partitions named for it, else, if it wants GPUs, in those with GPUs, if there are."""
+    if job.partitions:
+        return [partition for partition in partitions if partition.name in job.partitions]
+    return [partition for partition in partitions if partition.gpus or not job.gpus] or partitions
 
 
 def _gres(partitions: list[Partition]) -> Finding:
-    names = sorted({partition.name for partition in partitions if partition.up and partition.gpus})
+    names = sorted({partition.name for partition in partitions if partition.gpus})
     if not names:
         cure = "jobs that ask for --gres=gpu:N would stay pending; --gpus may work, see docs/slurm.md"
         return Finding("slurm gres", "warning", "no partition that is up has a gres named gpu", cure)
     return Finding("slurm gres", "ok", f"gpu in {', '.join(names)}")
 
 
-def _time_limits(partitions: list[Partition], wanted: int | None) -> Finding:
-    up = [partition for partition in partitions if partition.up]
-    limits = [partition.minutes for partition in up]
-    if not limits or None in limits:
-        return Finding("slurm time limits", "ok", "a partition without a limit")
-    longest = max(limit for limit in limits if limit is not None)
-    if wanted is not None and longest < wanted:
-        return Finding(
-            "slurm time limits",
-            "warning",
-            f"{longest} minutes at most, the rules ask for {wanted}",
-            "set runtime to the limit in profiles/default/config.yaml: training goes on from its checkpoint",
-        )
-    return Finding("slurm time limits", "ok", f"{longest} minutes")
+def _time_limits(partitions: list[Partition], jobs: Sequence[Job]) -> Finding:
+    beyond: dict[str, str] = {}
+    for job in jobs:
+        places = _open_to(job, partitions)
+        if not places:
+            text = f"{job.rule}: no partition {','.join(job.partitions)} is up"
+            return Finding("slurm time limits", "warning", text, f"correct slurm_partition in {USER_PROFILE}")
+        limits = [partition.minutes for partition in places if partition.minutes is not None]
+        if len(limits) == len(places) and max(limits) < job.minutes:
+            names = ", ".join(sorted({partition.name for partition in places}))
+            beyond[f"{job.rule}: {{runtime: {max(limits)}}}"] = (
+                f"{job.rule} asks for {job.minutes} minutes, {names} gives {max(limits)}"
+            )
+    if beyond:
+        cure = f"set-resources in {USER_PROFILE}: {'; '.join(beyond)}; training goes on from its checkpoint"
+        return Finding("slurm time limits", "warning", "; ".join(beyond.values()), cure)
+    return Finding("slurm time limits", "ok", "every rule's time is given")
+
+
+def _preemption(partitions: Sequence[str]) -> Finding:
+    """Whether Slurm cancels what it pre-empts: the executor plugin then waits for ever for the job to come back."""
+    answer = ask(["scontrol", "show", "config"])
+    settings = dict(re.findall(r"^(Preempt\w+) *= *(\S+)", answer.output, re.MULTILINE))
+    if not answer.good or "PreemptMode" not in settings:
+        cure = "not looked at: see pre-emption in docs/slurm.md"
+        return Finding("slurm preemption", "warning", f"scontrol: {answer.last_line}", cure)
+    kind, mode = settings.get("PreemptType", "(null)"), settings["PreemptMode"]
+    if kind in ("preempt/none", "(null)"):
+        return Finding("slurm preemption", "ok", "none")
+    modes = {"the cluster": mode}
+    if kind == "preempt/partition_prio":  # alone lets partitions differ; what a QOS says is not looked at
+        shown = ask(["scontrol", "--oneliner", "show", "partition"]).output
+        own = dict(re.findall(r"PartitionName=(\S+).* PreemptMode=(\S+)", shown))
+        modes = {f"partition {name}": own.get(name, mode) for name in partitions} or modes
+    cancelling = [name for name, mode in modes.items() if "CANCEL" in mode.split(",")]
+    if cancelling:
+        text = f"{', '.join(cancelling)}: PreemptMode=CANCEL; Snakemake waits for ever for a job that is pre-empted"
+        cure = f"name a partition or QOS that queues such jobs again (REQUEUE) in {USER_PROFILE}; "
+        cure += "else see 'A Job preemption' in docs/troubleshooting.md"
+        return Finding("slurm preemption", "warning", text, cure)
+    return Finding("slurm preemption", "ok", ", ".join(f"{name}: {mode}" for name, mode in modes.items()))
 
 
 def _job_state() -> Finding:
@@ -208,6 +292,16 @@ def check_start(path: Path, *, timeout: float = 60) -> Finding:
     if answer.good:
         return Finding("container", "ok", f"{path.name} starts")
     return Finding("container", "failure", f"{path.name} does not start: {answer.last_line}", "see docs/containers.md")
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _minutes(runtime: Any) -> int | None:
+    """Minutes of a rule's `runtime`, a number or for instance 12h or 2d."""
+    match = re.fullmatch(r"(\d+)([mhd]?)", str(runtime))
+    return int(match[1]) * {"": 1, "m": 1, "h": 60, "d": 1440}[match[2]] if match else None
 
 
 def _is_digest(text: str) -> bool:

@@ -11,9 +11,12 @@ from slimclr.doctor.finding import Finding, Level, ask
 
 # What torch 2.13's CUDA 13 build supports.
 MINIMUM_CAPABILITY = (7, 5)
-# Loader processes hand batches over in shared memory: 8 of them, two batches each, of 2 x 256 views of 224 pixels in
-# bytes are 1.2 GB, and four times that as float32. A container engine's own default is 64 MB.
-SHARED_MEMORY_NEEDED, SHARED_MEMORY_WANTED = 256 * 1024**2, 4 * 1024**3
+# The demo and CIFAR-10 need less; a container engine's own default is 64 MB.
+SHARED_MEMORY_NEEDED = 256 * 1024**2
+# Loader processes hand batches over in shared memory. Of the paper's recipes MoCo v2 takes most of it for each GPU: 8
+# processes that are two batches ahead, and the batch in hand; each is 256 images in 2 views of 3 x 224 x 224 float32.
+# MoCo v3, SimCLR and probes take half of that.
+SHARED_MEMORY_PER_GPU = (8 * 2 + 1) * 256 * 2 * 3 * 224**2 * 4
 OPEN_FILES_NEEDED, OPEN_FILES_WANTED = 256, 4096
 PROCESSES_NEEDED, PROCESSES_WANTED = 128, 2048
 CLOCK_WANTED_SECONDS, CLOCK_NEEDED_SECONDS = 2.0, 60.0
@@ -131,16 +134,15 @@ def check_nccl(torch: dict[str, Any] | str) -> Finding:
     return Finding("nccl", "warning", "torch without NCCL", "needed for several GPUs; install torch as locked")
 
 
-def check_shared_memory(
-    path: Path, *, needed: int = SHARED_MEMORY_NEEDED, wanted: int = SHARED_MEMORY_WANTED
-) -> Finding:
+def check_shared_memory(path: Path, devices: int, *, needed: int = SHARED_MEMORY_NEEDED) -> Finding:
     """Size of shared memory.
 
     Args:
         path: Where it is mounted, /dev/shm.
+        devices: GPUs of this machine; each wants `SHARED_MEMORY_PER_GPU`, or it is a warning.
         needed: Bytes below which it is a failure.
-        wanted: Bytes below which it is a warning.
     """
+    wanted = max(needed, devices * SHARED_MEMORY_PER_GPU)
     if not path.is_dir():
         return Finding("shared memory", "failure", f"{path} does not exist", "mount a tmpfs there")
     stat = os.statvfs(path)
@@ -156,24 +158,31 @@ def check_shared_memory(
     return Finding("shared memory", "ok", text)
 
 
-def check_space(check: str, path: Path, *, needed: int, inodes: int) -> list[Finding]:
+def writable(path: Path) -> bool:
+    """Whether a folder may be written, or made where there is none yet."""
+    return os.access(_existing(path), os.W_OK | os.X_OK)
+
+
+def check_space(check: str, path: Path, *, setting: str, needed: int, inodes: int) -> list[Finding]:
     """Free space and inodes where something is going to be written.
 
     Args:
         check: What the finding is called.
         path: The folder; need not exist yet.
+        setting: What names the folder: a key of the config, or an option.
         needed: Bytes that are still to be written.
         inodes: Files that are still to be written.
     """
     folder = _existing(path)
-    if not os.access(folder, os.W_OK | os.X_OK):
-        return [Finding(check, "failure", f"{path}: not writable", "set paths.work to a folder of yours")]
+    if not writable(path):
+        text = f"{path}: not writable" if path.is_dir() else f"{path}: no such folder, and {folder} is not writable"
+        return [Finding(check, "failure", text, f"name a folder that you may write: {setting}")]
     stat = os.statvfs(folder)
     free, files = stat.f_bavail * stat.f_frsize, stat.f_favail
     level: Level = "ok"
     cure = ""
     if free < needed:
-        cure = f"about {_size(needed)} are still to be written: free space, or name another place"
+        cure = f"about {_size(needed)} are still to be written: free space, or name another place: {setting}"
         level = "failure" if free < min(needed, 1024**3) else "warning"
     findings = [Finding(check, level, f"{path}: {_size(free)} free", cure)]
     if stat.f_files == 0:  # Btrfs and several network file systems do not count them
@@ -184,7 +193,9 @@ def check_space(check: str, path: Path, *, needed: int, inodes: int) -> list[Fin
                 f"{check} inodes",
                 "failure" if files < min(inodes, 1000) else "warning",
                 f"{path}: {files:,} free",
-                f"{inodes:,} files are still to be written: set imagenet.keep_folder: false, or name another place",
+                f"{inodes:,} files are still to be written: "
+                + ("set imagenet.keep_folder: false, or " if setting == "paths.work" else "")
+                + f"name another place: {setting}",
             )
         )
     else:
@@ -211,18 +222,23 @@ def file_system(path: Path, mounts: str) -> tuple[str, str]:
     return found[0], str(found[1])
 
 
-def check_lmdb_file_system(path: Path, mounts: str) -> Finding:
-    """Whether the LMDBs lie on this machine or across the network; arguments as for `file_system`."""
+def check_lmdb_file_system(path: Path, mounts: str, *, copied: bool = False) -> Finding:
+    """Whether the LMDBs are read on this machine or across the network.
+
+    Args:
+        path: As for `file_system`.
+        mounts: As for `file_system`.
+        copied: Jobs copy them to node-local scratch (`paths.scratch`).
+    """
     kind, point = file_system(path, mounts)
     if kind == "unknown":
         return Finding("lmdb", "warning", f"{path}: file system not known", "make sure that it is a local disk")
     if kind in NETWORK:
-        return Finding(
-            "lmdb",
-            "warning",
-            f"{path}: {kind} (mounted at {point}), across the network",
-            "random reads wait for the network: copy the LMDBs to node-local scratch",
-        )
+        text = f"{path}: {kind} (mounted at {point}), across the network"
+        if copied:
+            return Finding("lmdb", "ok", f"{text}; jobs read a copy in paths.scratch")
+        cure = "random reads wait for the network: set paths.scratch, then jobs copy the LMDBs to the node's own disk"
+        return Finding("lmdb", "warning", text, cure)
     return Finding("lmdb", "ok", f"{path}: {kind} (mounted at {point}), local")
 
 

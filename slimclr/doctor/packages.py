@@ -99,7 +99,9 @@ def check_mmcv(python: str | None) -> Finding:
         return Finding("mmcv ops", "failure", found, "install it again: rm -r .venvs/detection; make .venvs/detection")
     if found["broken"]:
         device, reason = next(iter(found["broken"].items()))
-        cure = "its wheel was built without this device's operators: compile it there (envs/install.sh detection)"
+        cure = (
+            "built without this device's operators; with CUDA 13's nvcc: rm -r .venvs/detection; make .venvs/detection"
+        )
         return Finding("mmcv ops", "failure", f"mmcv {found['version']} on {device}: {reason}", cure)
     return Finding("mmcv ops", "ok", f"mmcv {found['version']} on {' and '.join(found['devices'])}")
 

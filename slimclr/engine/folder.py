@@ -11,31 +11,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from slimclr.config import Pretrain, Probe, dump
+from slimclr.config import OPERATIONAL, Pretrain, Probe, decisive, dump
 from slimclr.data.lock import alone
 from slimclr.engine.checkpoints import list_checkpoints
 from slimclr.errors import UserError
 from slimclr.files import write_json
 
 # What does not decide which weights come out, and the number of epochs, which may grow.
-MAY_CHANGE = (
-    "epochs",
-    "workers",
-    "log_every",
-    "gradients_every",
-    "checkpoint_minutes",
-    "keep_every_epochs",
-    "knn",
-    "compile",
-    "activation_checkpointing",
-    "max_batch_per_gpu",
-)
+MAY_CHANGE = (*OPERATIONAL, "epochs", "gradients_every", "knn", "max_batch_per_gpu")
 _RUN = "run.json"
 
 
 def folder_of(base: Path, recipe: Pretrain | Probe, part: str) -> Path:
     """Where a recipe's checkpoints lie below a run's folder."""
-    fixed = {key: value for key, value in dump(recipe).items() if key not in MAY_CHANGE}
+    fixed = {key: value for key, value in decisive(recipe).items() if key not in MAY_CHANGE}
     return base / hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:12] / part
 
 
@@ -72,7 +61,7 @@ def finish(folder: Path, recipe: Pretrain | Probe) -> None:
 
 def identity(stage: str, recipe: Pretrain | Probe, part: str) -> dict[str, Any]:
     """What a checkpoint is one of: stage, recipe and what tells it apart from others of that recipe."""
-    return {"stage": stage, "part": part, "recipe": dump(recipe)}
+    return {"stage": stage, "part": part, "recipe": decisive(recipe)}
 
 
 def refuse_other(path: Path, written: dict[str, Any], wanted: dict[str, Any]) -> None:

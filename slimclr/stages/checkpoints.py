@@ -1,12 +1,13 @@
 """Free the rolling checkpoints that finished stages no longer need."""
 
+import re
 from pathlib import Path
 
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-_KEPT = "epoch_*.pt*"
+_KEPT = re.compile(r"epoch_\d+\.pt(\.sha256)?")
 
 
 def clean_checkpoints(*, checkpoints: Path, results: Path, dry_run: bool) -> int:
@@ -25,7 +26,8 @@ def clean_checkpoints(*, checkpoints: Path, results: Path, dry_run: bool) -> int
     table, freed, finished = Table("stage", "run", "size", "", title="rolling checkpoints"), 0, []
     for folder in sorted(checkpoints.glob("*/*")):
         stage, run = folder.parts[-2:]
-        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and not file.match(_KEPT))
+        files = [file for file in folder.rglob("*") if file.is_file() and not _KEPT.fullmatch(file.name)]
+        size = sum(file.stat().st_size for file in files)
         done = (results / stage / run / "metrics.json").is_file()
         if done:
             finished.append(folder)
@@ -49,6 +51,6 @@ def clean_checkpoints(*, checkpoints: Path, results: Path, dry_run: bool) -> int
                 if path.is_dir():
                     if not any(path.iterdir()):
                         path.rmdir()
-                elif not path.match(_KEPT):
+                elif not _KEPT.fullmatch(path.name):
                     path.unlink()
     return freed

@@ -9,9 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
+from torch.utils.data import DataLoader
 
 from slimclr import doctor
 from slimclr.cli import main
+from slimclr.config import load_config, load_recipes
+from slimclr.data.views import training_views
 from slimclr.doctor import cluster, machine, packages
 from slimclr.doctor.finding import Answer, Finding, ask, probe
 from slimclr.errors import UserError
@@ -116,11 +119,23 @@ def test_nccl():
 
 
 def test_shared_memory(tmp_path):
-    huge = 10**18
-    assert machine.check_shared_memory(tmp_path, needed=0, wanted=1).level == "ok"
-    assert machine.check_shared_memory(tmp_path, needed=0, wanted=huge).level == "warning"
-    assert machine.check_shared_memory(tmp_path, needed=huge, wanted=huge).level == "failure"
-    assert "does not exist" in machine.check_shared_memory(tmp_path / "shm").text
+    assert machine.check_shared_memory(tmp_path, 0, needed=1).level == "ok"
+    assert machine.check_shared_memory(tmp_path, 10**9, needed=1).level == "warning"
+    assert machine.check_shared_memory(tmp_path, 0, needed=10**18).level == "failure"
+    assert "does not exist" in machine.check_shared_memory(tmp_path / "shm", 0).text
+
+
+def test_shared_memory_of_a_gpu_is_that_of_the_largest_recipe():
+    def kept(recipe):
+        batch = min(recipe.bn_batch or recipe.batch, recipe.max_batch_per_gpu or recipe.batch, recipe.batch)
+        views = training_views(recipe.views, image_size=recipe.image_size, widths=len(recipe.backbone.widths))
+        # As torch's loader does it: two batches ahead in every process, and the one in hand.
+        ahead = recipe.workers * DataLoader([0], num_workers=1).prefetch_factor + 1
+        return ahead * batch * sum(3 * view.size**2 * 4 for view in views)
+
+    recipes = load_recipes(load_config(ROOT / "config/config.yaml"), ROOT).values()
+    trained = [recipe.pretrain for recipe in recipes if recipe.pretrain.method.name != "random"]
+    assert max(map(kept, trained)) == machine.SHARED_MEMORY_PER_GPU
 
 
 def test_space_and_inodes(tmp_path, monkeypatch):
@@ -129,7 +144,8 @@ def test_space_and_inodes(tmp_path, monkeypatch):
     def statvfs(*, free=100 * 10**9, total_files=10**6, free_files=10**6):
         values = {"f_bavail": free // 4096, "f_frsize": 4096, "f_files": total_files, "f_favail": free_files}
         monkeypatch.setattr(os, "statvfs", lambda _: type("Stat", (), values))
-        findings = machine.check_space("data", folder, needed=50 * 10**9, inodes=10_000)
+        findings = machine.check_space("data", folder, setting="paths.work", needed=50 * 10**9, inodes=10_000)
+        assert all("paths.work" in finding.cure for finding in findings if finding.level != "ok")
         return [finding.level for finding in findings]
 
     assert statvfs() == ["ok", "ok"]
@@ -166,6 +182,7 @@ o2ib:/x /twice lustre rw 0 0
 def test_file_system_of_the_lmdbs(path, kind, expected):
     assert machine.file_system(Path(path), MOUNTS)[0] == kind
     assert machine.check_lmdb_file_system(Path(path), MOUNTS).level == expected
+    assert machine.check_lmdb_file_system(Path(path), MOUNTS, copied=True).level == "ok"
 
 
 def test_file_system_not_known():
@@ -213,8 +230,12 @@ def test_clock_that_cannot_be_compared(tmp_path, monkeypatch):
 SINFO = r"printf 'gpu|up|2-00:00:00|gpu:a100:8\ncpu|up|1:00:00|(null)\n'"
 
 
-def slurm(wanted=1440):
-    return {finding.check: finding.level for finding in cluster.check_slurm(wanted)}
+NO_PREEMPTION = r"printf 'PreemptMode             = OFF\nPreemptType             = preempt/none\n'"
+GPU_JOB = cluster.Job("pretrain", 1440, gpus=True)
+
+
+def slurm(*jobs):
+    return {finding.check: finding.level for finding in cluster.check_slurm(jobs or [GPU_JOB])}
 
 
 def test_no_slurm(commands):
@@ -222,29 +243,79 @@ def test_no_slurm(commands):
 
 
 def test_slurm(commands):
-    commands(sinfo=SINFO, sacct="exit 0", squeue="exit 0")
-    assert slurm() == {"slurm": "ok", "slurm gres": "ok", "slurm time limits": "ok", "slurm status": "ok"}
+    commands(sinfo=SINFO, sacct="exit 0", squeue="exit 0", scontrol=NO_PREEMPTION)
+    checks = ("slurm", "slurm gres", "slurm time limits", "slurm preemption", "slurm status")
+    assert slurm() == dict.fromkeys(checks, "ok")
 
 
 def test_slurm_controller_that_does_not_answer(commands):
     commands(sinfo="echo 'slurm_load_partitions: Unable to contact slurm controller' >&2; exit 1")
-    (finding,) = cluster.check_slurm(None)
+    (finding,) = cluster.check_slurm([])
     assert finding.level == "failure"
     assert "Unable to contact" in finding.text
 
 
 @pytest.mark.parametrize(
-    ("sinfo", "wanted", "check", "expected"),
+    ("sinfo", "check", "expected"),
     [
-        ("printf 'gpu|down|infinite|gpu:8\\n'", 60, "slurm", "failure"),
-        ("printf 'cpu|up|infinite|(null)\\n'", 60, "slurm gres", "warning"),
-        ("printf 'gpu|up|4:00:00|gpu:8\\n'", 1440, "slurm time limits", "warning"),
-        ("printf 'gpu|up|infinite|gpu:8\\n'", 1440, "slurm time limits", "ok"),
+        ("printf 'gpu|down|infinite|gpu:8\\n'", "slurm", "failure"),
+        ("printf 'cpu|up|infinite|(null)\\n'", "slurm gres", "warning"),
+        ("printf 'cpu|up|4:00:00|(null)\\n'", "slurm time limits", "warning"),
+        ("printf 'gpu|up|4:00:00|gpu:8\\n'", "slurm time limits", "warning"),
+        ("printf 'gpu|up|4:00:00|gpu:8\\nlong|up|2-0|gpu:8\\n'", "slurm time limits", "ok"),
+        ("printf 'gpu|up|infinite|gpu:8\\n'", "slurm time limits", "ok"),
     ],
 )
-def test_slurm_partitions(commands, sinfo, wanted, check, expected):
+def test_slurm_partitions(commands, sinfo, check, expected):
     commands(sinfo=sinfo, sacct="exit 0", squeue="exit 0")
-    assert slurm(wanted)[check] == expected
+    assert slurm()[check] == expected
+
+
+@pytest.mark.parametrize(
+    ("job", "expected", "text"),
+    [
+        (GPU_JOB, "warning", "pretrain asks for 1440 minutes, gpu gives 720"),
+        (cluster.Job("convert", 1440, gpus=False), "ok", ""),
+        (cluster.Job("convert", 1440, gpus=False, partitions=("gpu",)), "warning", "convert asks for 1440 minutes"),
+        (cluster.Job("pretrain", 1440, gpus=True, partitions=("gpu", "cpu")), "ok", ""),
+        (cluster.Job("pretrain", 720, gpus=True), "ok", ""),
+        (cluster.Job("pretrain", 60, gpus=True, partitions=("gone",)), "warning", "pretrain: no partition gone is up"),
+    ],
+)
+def test_slurm_time_limit_is_that_of_the_partitions_that_a_job_may_go_to(commands, job, expected, text):
+    commands(sinfo=r"printf 'gpu|up|12:00:00|gpu:a100:8\ncpu|up|infinite|(null)\n'")
+    (finding,) = [finding for finding in cluster.check_slurm([job]) if finding.check == "slurm time limits"]
+    assert finding.level == expected
+    assert text in finding.text
+    if "asks for" in text:
+        assert f"set-resources in profiles/default/config.yaml: {job.rule}: {{runtime: 720}}" in finding.cure
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "partition", "expected", "text"),
+    [
+        ("preempt/none", "CANCEL", "CANCEL", "ok", "none"),
+        ("(null)", "OFF", "OFF", "ok", "none"),
+        ("preempt/partition_prio", "REQUEUE", "REQUEUE", "ok", "partition gpu: REQUEUE"),
+        ("preempt/partition_prio", "REQUEUE", "GANG,CANCEL", "warning", "partition gpu: PreemptMode=CANCEL"),
+        ("preempt/partition_prio", "CANCEL", "REQUEUE", "ok", "partition gpu: REQUEUE"),
+        ("preempt/qos", "CANCEL", "REQUEUE", "warning", "the cluster: PreemptMode=CANCEL"),
+        ("preempt/qos", "SUSPEND,GANG", "CANCEL", "ok", "the cluster: SUSPEND,GANG"),
+    ],
+)
+def test_slurm_preemption(commands, kind, mode, partition, expected, text):
+    shown = f"PartitionName=gpu AllowQos=ALL PreemptMode={partition} State=UP\\n"
+    shown += "PartitionName=cpu AllowQos=ALL PreemptMode=CANCEL State=UP\\n"
+    config = f"PreemptMode             = {mode}\\nPreemptType             = {kind}\\n"
+    commands(sinfo=SINFO, scontrol=f"case $* in *partition) printf '{shown}';; *) printf '{config}';; esac")
+    (finding,) = [finding for finding in cluster.check_slurm([GPU_JOB]) if finding.check == "slurm preemption"]
+    assert finding.level == expected
+    assert finding.text.startswith(text)
+
+
+def test_slurm_preemption_that_cannot_be_looked_at(commands):
+    commands(sinfo=SINFO, scontrol="echo 'Unable to contact slurm controller' >&2; exit 1")
+    assert slurm()["slurm preemption"] == "warning"
 
 
 @pytest.mark.parametrize(("sacct", "squeue", "expected"), [(0, 1, "ok"), (1, 0, "warning"), (1, 1, "failure")])
@@ -270,12 +341,44 @@ def test_slurm_time_limit(text, minutes):
     assert cluster.slurm_minutes(text) == minutes
 
 
-def test_longest_job(tmp_path):
-    assert cluster.longest_job(tmp_path / "none") is None
-    (tmp_path / "a.smk").write_text("rule a:\n    resources:\n        runtime=60,\n")
-    (tmp_path / "b.smk").write_text("        runtime=lambda wildcards: 90 if long(wildcards) else 30,\n")
-    assert cluster.longest_job(tmp_path) == 90
-    assert cluster.longest_job(ROOT / "workflow/rules") == 1440
+def test_what_rules_ask_for(tmp_path):
+    assert cluster.read_rules(tmp_path / "none") == []
+    (tmp_path / "a.smk").write_text("rule a:\n    resources:\n        runtime=60,\n\n\nrule none:\n    threads: 2\n")
+    text = "if CONFIG:\n\n    rule b:\n        resources:\n            gpu=b_gpus,\n"
+    (tmp_path / "b.smk").write_text(f"{text}            runtime=lambda wildcards: 90 if long(wildcards) else 30,\n")
+    assert cluster.read_rules(tmp_path) == [cluster.Job("a", 60, gpus=False), cluster.Job("b", 90, gpus=True)]
+    jobs = {job.rule: job for job in cluster.read_rules(ROOT / "workflow/rules")}
+    assert jobs["pretrain"] == GPU_JOB
+    assert {rule for rule, job in jobs.items() if job.gpus} == {"pretrain", "probe", "transfer"}
+    assert not jobs["convert"].gpus
+
+
+def test_what_the_users_profile_changes(tmp_path):
+    path = tmp_path / "config.yaml"
+    jobs = [GPU_JOB, cluster.Job("probe", 1440, gpus=True), cluster.Job("report", 30, gpus=False)]
+    assert cluster.with_profile(jobs, path) == jobs
+    path.write_text(
+        "default-resources: {slurm_partition: 'gpu,long', runtime: 5}\n"
+        "set-resources: {pretrain: {runtime: 12h}, probe: {runtime: attempt * 60}, report: {slurm_partition: cpu}}\n"
+    )
+    assert cluster.with_profile(jobs, path) == [
+        cluster.Job("pretrain", 720, gpus=True, partitions=("gpu", "long")),
+        cluster.Job("report", 30, gpus=False, partitions=("cpu",)),
+    ]
+    path.write_text("default-resources:\n# slurm_partition: gpu\n")
+    assert cluster.with_profile(jobs, path) == jobs
+    for text, message in (("a: [", "not YAML"), ("- a", "must hold keys")):
+        path.write_text(text)
+        with pytest.raises(UserError, match=message):
+            cluster.with_profile(jobs, path)
+
+
+def test_a_users_profile_that_cannot_be_read(commands, tmp_path):
+    (tmp_path / "profiles/default").mkdir(parents=True)
+    (tmp_path / "profiles/default/config.yaml").write_text("a: [")
+    first, *others = doctor._slurm(tmp_path)
+    assert (first.check, first.level) == ("profile", "failure")
+    assert [finding.check for finding in others] == ["slurm"]
 
 
 # ------------------------------------------------------------------------------------------------- apptainer and images
@@ -431,6 +534,23 @@ def quick(monkeypatch, commands):
     monkeypatch.setattr(packages, "probe", lambda *_: {"version": "1", "devices": ["cpu"], "broken": {}})
 
 
+def unwritable(monkeypatch, folder):
+    """Also for root, who may write everywhere."""
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != folder and access(path, mode))
+
+
+@pytest.mark.parametrize("name", ["mine", "mine/new"])
+def test_scratch_that_cannot_be_written_is_named(quick, capsys, monkeypatch, tmp_path, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    unwritable(monkeypatch, tmp_path / "mine")
+    main(["doctor", "--config", str(ROOT / "config/demo.yaml"), "--scratch", str(tmp_path / name)])
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if re.match(r"\w+ +scratch ", line)]
+    assert line.startswith("failure")
+    assert "not writable -> name a folder that you may write: --scratch" in line
+
+
 def test_no_failure_here_with_the_demo(quick, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     status = main(["doctor", "--json", "--config", str(ROOT / "config/demo.yaml"), "--scratch", str(tmp_path)])
@@ -451,7 +571,7 @@ def test_a_failure_gives_exit_status_1_and_one_line(quick, capsys, monkeypatch, 
     assert main(["doctor", "--config", "config.yaml", "--scratch", "gone"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("failure  config") and "rnus" in line for line in lines)
-    assert any(line.startswith("failure  scratch") and "no such folder" in line for line in lines)
+    assert any(re.match(r"(ok|warning) +scratch +gone: .* free", line) for line in lines)  # jobs make it
     assert "failures" in lines[-1]
 
 
@@ -459,7 +579,11 @@ def test_a_failure_gives_exit_status_1_and_one_line(quick, capsys, monkeypatch, 
     ("scratch", "line"),
     [
         ("$NODE_DISK", r"(ok|warning)  +scratch  +.*free"),
-        ("$NODE_DISK/gone", r"warning  +scratch  +paths.scratch: .*/gone is not on this machine -> run this on a node"),
+        ("$NODE_DISK/new", r"(ok|warning)  +scratch  +.*/new: .*free"),
+        (
+            "$NODE_DISK/no/new",
+            r"warning  +scratch  +paths.scratch: .*/new is not on this machine -> run this on a node",
+        ),
         ("$NOT_SET", r"warning  +scratch  +paths.scratch: \$NOT_SET is not on this machine -> run this on a node"),
     ],
 )
@@ -467,7 +591,13 @@ def test_scratch_is_what_the_config_names(quick, capsys, monkeypatch, tmp_path, 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NODE_DISK", str(tmp_path))
     monkeypatch.delenv("NOT_SET", raising=False)
-    config = {"paths": {"raw": "raw", "work": ".", "scratch": scratch}, "miniature": {"seed": 0}, "runs": []}
+    (tmp_path / "no").mkdir()
+    unwritable(monkeypatch, tmp_path / "no")
+    config = {
+        "paths": {"raw": "raw", "work": ".", "scratch": scratch},
+        "miniature": {"seed": 0},
+        "runs": ["random_resnet50"],
+    }
     (tmp_path / "config.yaml").write_text(json.dumps(config | {"imagenet": {"expect": "subset"}}))
     main(["doctor", "--config", "config.yaml"])
     lines = capsys.readouterr().out.splitlines()

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/troubleshooting.md"
 OTHERS = re.compile(
     r"LockException|Error: Directory|Unable to test|sbatch: error|Job … completed|The NVIDIA driver|torch\."
-    r"|slurmstepd: |RuntimeError|OSError|ModuleNotFoundError"
+    r"|slurmstepd: |=====|RuntimeError|OSError|ModuleNotFoundError"
 )
 
 
@@ -20,7 +20,7 @@ def quoted():
 
 def source():
     """All of the source, with adjacent string literals joined."""
-    files = [*(ROOT / "slimclr").rglob("*.py"), *(ROOT / "workflow").rglob("*.smk")]
+    files = [*(ROOT / "slimclr").rglob("*.py"), *(ROOT / "workflow").rglob("*.smk"), ROOT / "envs/install.sh"]
     text = "\n".join(file.read_text(encoding="utf-8") for file in sorted(files))
     return re.sub(r'"\s*\n\s*f?"', "", text)
 

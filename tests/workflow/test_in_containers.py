@@ -36,7 +36,11 @@ def started(tmp_path):
         (repository / f"containers/{name}.sif").touch()
     (tmp_path / "disk").mkdir()
     (tmp_path / "raw").symlink_to(tmp_path / "disk")
-    (tmp_path / "elsewhere").mkdir()
+    # links one level down: a part of COCO, a data set
+    for name, link in (("photos", "disk/coco/train2017"), ("images", "elsewhere/work/data/imagenet")):
+        (tmp_path / name).mkdir()
+        (tmp_path / link).parent.mkdir(parents=True)
+        (tmp_path / link).symlink_to(tmp_path / name)
     config = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
     config["paths"] = {"raw": str(tmp_path / "raw"), "work": str(work)}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
@@ -83,8 +87,9 @@ def test_what_a_container_sees_of_the_machine(started, tmp_path):
     _, environment = started
     binds = environment["APPTAINER_BIND"].split(",")
     assert binds[0] == "/of/mine"
-    # the link and what it leads to, the folder that is still to be made, the repository
-    wanted = {tmp_path / "raw", tmp_path / "disk", tmp_path / "elsewhere", tmp_path / "repository"}
+    # the link and what it leads to, the working folder, what lies elsewhere, the repository
+    names = ("raw", "disk", "elsewhere/work", "photos", "images", "repository")
+    wanted = {tmp_path / name for name in names}
     assert {str(path) for path in wanted} <= set(binds)
     assert "/" not in binds
     assert environment["APPTAINERENV_NCCL_DEBUG"] == "INFO"

@@ -169,6 +169,25 @@ def test_a_changed_learning_rate_reruns_that_run_and_what_follows(copy):
     assert jobs == ["pretrain moco", "probe moco", "report", "transfer moco"]
 
 
+def test_how_a_training_runs_reruns_nothing_and_counts_from_then_on(copy):
+    changed = json.loads(json.dumps(RECIPES["moco"]))
+    changed["pretrain"] |= {"workers": 2, "log_every": 7, "checkpoint_minutes": 3, "activation_checkpointing": True}
+    changed["probe"] |= {"workers": 1, "log_every": 3}
+    copy.write_recipe("moco", changed)
+    copy.config["detection"] = DETECTION | {"workers": 1}
+    assert copy.planned() == ["report"]
+    probe = copy.folder / "work/results/probe/moco/metrics.json"
+    before, widths = json.loads(probe.read_text()), copy.metrics("probe", "moco")["widths"]
+    for folder in (probe.parent, copy.folder / "work/checkpoints/probe/moco"):
+        shutil.rmtree(folder)
+    assert copy.run(str(probe)).returncode == 0
+    (run,) = (copy.folder / "work/checkpoints/probe/moco").glob("*/*/run.json")
+    recipe = json.loads(run.read_text())["recipe"]
+    assert (recipe["workers"], recipe["log_every"]) == (1, 3)
+    assert copy.metrics("probe", "moco")["widths"] == widths
+    assert copy.metrics("probe", "moco")["recipe_sha256"] == before["recipe_sha256"]
+
+
 def test_a_deleted_probe_reruns_probe_and_report(copy):
     shutil.rmtree(copy.folder / "work/results/probe/moco")
     assert copy.planned() == ["probe moco", "report"]

@@ -43,6 +43,18 @@ def test_cifar10_goes_from_its_archive_to_the_report_without_coco(tmp_path):
     assert all("--val cifar10/data/cifar10/val.lmdb" in line for line in probed)
 
 
+def test_one_machines_jobs_share_its_cores_as_they_share_its_gpus(tmp_path, monkeypatch):
+    command = [SNAKEMAKE, "all", "--profile", ROOT / "local", "--snakefile", ROOT / "Snakefile", "-n", "--cores", "64"]
+    command += ["--configfile", ROOT / "config/cifar10.yaml"]
+    for devices, threads in (("0,1,2,3,4,5,6,7", "8"), ("", "32")):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
+        done = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        jobs = [job for job in done.stdout.split("\nrule ") if job.startswith("pretrain") and "--data" not in job]
+        trained = [job for job in jobs if "run=random" not in job]
+        assert len(trained) == 2, done.stdout
+        assert all(f"threads: {threads}\n" in job for job in trained), done.stdout
+
+
 @pytest.mark.parametrize(("resize", "option"), [(None, ""), (256, "--resize 256")])
 def test_recordio_is_resized_as_the_config_says(resize, option, tmp_path):
     config = {"imagenet": {"recordio_resize": resize}, "runs": ["slimclr_mocov2_200ep"]}

@@ -149,12 +149,38 @@ def test_gres_says_how_many_processes_train(tmp_path):
     assert all(re.search(r"--gpus 0 --gres=gpu:4 ", line) for line in commands)
 
 
+@pytest.mark.parametrize(("by", "prefix"), [("gres", "gpu:"), ("gres:a100", "gpu:a100:")])
+def test_every_job_asks_for_as_many_gpus_by_gres(before, tmp_path, by, prefix):
+    user_file(tmp_path, **{"default-resources": {"slurm_partition": "gpu", "gpus_by": by}})
+    after = planned(tmp_path)
+    wanted = [f"{prefix}{job['gpu']}" if job.get("gpu", "0") != "0" else "" for job in before]
+    assert sum(map(bool, wanted)) == 22
+    assert [job.get("gres", "") for job in after] == wanted
+    assert {job["gpu"] for job in after if "gpu" in job} == {"0"}
+
+
+def test_sbatch_is_given_gres_alone(trained):
+    folder, target = trained
+    defaults = {"slurm_partition": "gpu", "slurm_account": "me", "gpus_by": "gres"}
+    words = submitted(folder, target, **{"default-resources": defaults})
+    assert "--gres=gpu:4" in words
+    assert "--gpus" not in words
+
+
+def test_another_word_for_gres_is_refused(tmp_path):
+    user_file(tmp_path, **{"default-resources": {"gpus_by": "gras"}})
+    command = [SNAKEMAKE, "all", "--profile", ROOT / "slurm", "--snakefile", ROOT / "Snakefile", "-n"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "gpus_by=gras: write gres, or gres:MODEL" in done.stdout + done.stderr
+
+
 def test_the_example_is_whole_when_everything_in_it_is_used(before, tmp_path):
     lines = (ROOT / "workflow/profiles/user.example.yaml").read_text().splitlines()
     start = lines.index("# set-resources:")
-    text = "\n".join(line.removeprefix("# ") for line in lines[start:] if not line.startswith("#   # "))
-    text = text.replace("pretrain: {runtime: 720, gpu_model: a100}", "")
-    rules = yaml.safe_load(text)["set-resources"]
+    rules = yaml.safe_load("\n".join(line.removeprefix("# ") for line in lines[start:]))["set-resources"]
     assert set(rules) <= {job["rule"] for job in before}
     user_file(tmp_path, **{"set-resources": rules})
-    assert {job["gres"] for job in planned(tmp_path) if job["rule"] == "transfer"} == {"gpu:8"}
+    after = planned(tmp_path)
+    assert {job["runtime"] for job in after if job["rule"] == "pretrain"} == {"720"}
+    assert {job["slurm_partition"] for job in after if job["rule"] == "report"} == {"cpu"}

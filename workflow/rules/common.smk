@@ -10,7 +10,14 @@ import sys
 from pathlib import Path
 
 import yaml
-from slimclr.config import dump, load_config, load_recipes, seeded_runs
+from slimclr.config import (
+    decisive,
+    dump,
+    load_config,
+    load_recipes,
+    operational,
+    seeded_runs,
+)
 from slimclr.errors import UserError
 from slimclr.files import sha256
 from slimclr.machine import gpu_count, gpu_names
@@ -58,6 +65,12 @@ def in_environment(name):
     return f'{name}_env() {{{{ {folder}"$@"; }}}}; '
 
 
+def option(name, value):
+    """An option in the shell that is no parameter; without a value none. Braces are doubled for Snakemake."""
+    text = f" {name} {shlex.quote(value)}" if value else ""
+    return text.replace("{", "{{").replace("}", "}}")
+
+
 # A prefix replaces Snakemake's own, without which a command that fails before `| tee` would count as a success.
 shell.prefix(
     "set -euo pipefail; "
@@ -69,10 +82,7 @@ STOP_AT_A_STEP = "trap '' TERM USR1; "
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 ON_NODE = " --gpus {resources.gpu} --gres={resources.gres:q} --nodes {resources.nodes}"
 # In the shell and not a parameter: where images are read from must not rerun what was computed of them.
-SCRATCH = (
-    f" --scratch {shlex.quote(CONFIG.paths.scratch)}" if CONFIG.paths.scratch else ""
-)
-SCRATCH = SCRATCH.replace("{", "{{").replace("}", "}}")
+SCRATCH = option("--scratch", CONFIG.paths.scratch)
 IMAGES = yaml.safe_load((ROOT / "containers/images.yaml").read_text())
 
 
@@ -139,6 +149,12 @@ def enter_containers():
     work = ["", "data", "results", "checkpoints"]
     places = [ROOT, ROOT / CONFIG.references]
     places += [RAW / name for name in raw] + [WORK / name for name in work]
+    # Links below them lead out as well: parts of COCO, a data set, one run's results. None lies among the images.
+    below = [(RAW / CONFIG.coco).glob("*")]
+    below += [
+        (WORK / name).glob(pattern) for name in work[1:] for pattern in ("*", "*/*")
+    ]
+    places += [path for paths in below for path in paths if path.is_symlink()]
     made = [WORK]
     if CONFIG.paths.scratch:
         made.append(Path(os.path.expandvars(CONFIG.paths.scratch)))
@@ -178,8 +194,18 @@ def recipe(wildcards):
 
 
 def section(model):
-    """A section of the config as JSON for a job's command line; spelled-out defaults do not change it."""
-    return json.dumps(dump(model), sort_keys=True)
+    """What decides a section's results, as JSON for a job's command line."""
+    return json.dumps(decisive(model), sort_keys=True)
+
+
+def settings(of_run):
+    """What else a section says, of every run: it must not rerun what was computed without it, so it is no parameter.
+
+    `of_run` gives a run's section.
+    """
+    values = {folder: operational(of_run(run)) for folder, run in RUN_OF.items()}
+    values = {folder: said for folder, said in values.items() if said}
+    return option("--settings", json.dumps(values, sort_keys=True) if values else None)
 
 
 def raw_files(*names, product=None):
@@ -194,16 +220,56 @@ def raw_files(*names, product=None):
     return [path for path in paths if os.path.exists(path)]
 
 
-def half_the_cores():
-    """Threads of a heavy job: on one machine two of them fit beside each other, so that no core waits for a chain."""
+def share_of_cores(gpus=lambda wildcards: 0):
+    """Threads of a heavy job on one machine: as large a share as it has of the GPUs.
+
+    Without GPUs half of them: two jobs fit beside each other, so that no core waits for a chain.
+    """
     # None on a cluster, where the profile's cpus_per_task decides; `workflow.cores` would refuse to answer there.
-    return max(1, (workflow.resource_settings.cores or 1) // 2)
+    cores = workflow.resource_settings.cores or 1
+
+    def threads(wildcards):
+        held, there = gpus(wildcards), len(gpu_names())
+        return max(1, cores * held // there if held and there else cores // 2)
+
+    return threads
+
+
+ON_CLUSTER = workflow.resource_settings.nodes is not None or workflow.remote_exec
 
 
 def at_hand(wanted):
     """GPUs that a job asks for: on a cluster what is wanted, on one machine what it has of them."""
-    cluster = workflow.resource_settings.nodes is not None or workflow.remote_exec
-    return wanted if cluster else min(wanted, len(gpu_names()))
+    return wanted if ON_CLUSTER else min(wanted, len(gpu_names()))
+
+
+def gres_prefix():
+    """`gpu:`, or `gpu:<model>:`, where the user's file says that sbatch takes GPUs as --gres; else None."""
+    defaults = workflow.resource_settings.default_resources or {}
+    given = defaults["gpus_by"].raw if "gpus_by" in defaults else None
+    if given is None or not ON_CLUSTER:
+        return None
+    match = re.fullmatch(r"gres(:\w+)?", str(given))
+    if not match:
+        raise WorkflowError(
+            f"default-resources: gpus_by={given}: write gres, or gres:MODEL"
+        )
+    return f"gpu{match[1] or ''}:"
+
+
+GRES = gres_prefix()
+
+
+def as_gpu(gpus):
+    """The resource `gpu` of a job that needs so many."""
+    return gpus if GRES is None else 0
+
+
+def as_gres(gpus):
+    """The resource `gres` of a job that needs so many GPUs."""
+    if GRES is None:
+        return ""
+    return lambda wildcards: f"{GRES}{gpus(wildcards)}" if gpus(wildcards) else ""
 
 
 def pretrain_gpus(wildcards):

@@ -21,11 +21,10 @@ rule pretrain:
         "<benchmarks>/pretrain/{run}.tsv"
     container:
         image("train")
-    threads: half_the_cores()
+    threads: share_of_cores(pretrain_gpus)
     resources:
-        gpu=pretrain_gpus,
-        # Instead of gpu on clusters that want it: gpu=0 gres=gpu:4.
-        gres="",
+        gpu=as_gpu(pretrain_gpus),
+        gres=as_gres(pretrain_gpus),
         nodes=1,
         cpus_per_task=for_each(pretrain_gpus, 8),
         mem_mb=for_each(pretrain_gpus, 32000),
@@ -46,5 +45,6 @@ rule pretrain:
         + "train_env slimclr pretrain --name {wildcards.run} --seed {params.seed}"
         + ON_NODE
         + SCRATCH
+        + settings(lambda run: RECIPES[run].pretrain)
         + " {params.paper} {params.data} --out {params.out:q} --checkpoints {params.checkpoints:q}"
         " --recipe {params.recipe:q} 2>&1 | tee -a {log}"

@@ -15,11 +15,10 @@ rule probe:
         "<benchmarks>/probe/{run}.tsv"
     container:
         image("train")
-    threads: half_the_cores()
+    threads: share_of_cores(probe_gpus)
     resources:
-        gpu=probe_gpus,
-        # Instead of gpu on clusters that want it: gpu=0 gres=gpu:4.
-        gres="",
+        gpu=as_gpu(probe_gpus),
+        gres=as_gres(probe_gpus),
         nodes=1,
         cpus_per_task=for_each(probe_gpus, 8),
         mem_mb=for_each(probe_gpus, 32000),
@@ -35,5 +34,6 @@ rule probe:
         + "train_env slimclr probe --name {wildcards.run} --seed {params.seed}"
         + ON_NODE
         + SCRATCH
+        + settings(lambda run: RECIPES[run].probe)
         + " --weights {input.weights:q} --train {input.train:q} --val {input.val:q} --out {output.metrics:q}"
         " --checkpoints {params.checkpoints:q} --recipe {params.recipe:q} 2>&1 | tee -a {log}"

@@ -16,7 +16,7 @@ rule convert_recordio:
         "<benchmarks>/data/recordio_{split}.tsv"
     container:
         image("recordio")
-    threads: half_the_cores()
+    threads: share_of_cores()
     resources:
         cpus_per_task=4,
         mem_mb=8000,

@@ -18,11 +18,10 @@ rule transfer:
         "<benchmarks>/transfer/{run}.tsv"
     container:
         image("detection")
-    threads: half_the_cores()
+    threads: share_of_cores(transfer_gpus)
     resources:
-        gpu=transfer_gpus,
-        # Instead of gpu on clusters that want it: gpu=0 gres=gpu:4.
-        gres="",
+        gpu=as_gpu(transfer_gpus),
+        gres=as_gres(transfer_gpus),
         cpus_per_task=for_each(transfer_gpus, 8),
         mem_mb=for_each(transfer_gpus, 32000),
         runtime=1440,
@@ -35,5 +34,6 @@ rule transfer:
         ),
     shell:
         "detection_env slimclr transfer --name {wildcards.run} --seed {params.seed} --gpus {resources.gpu} --gres={resources.gres:q}"
-        " --weights {input.weights:q} --coco {params.coco:q} --out {output.metrics:q}"
+        + settings(lambda run: CONFIG.detection)
+        + " --weights {input.weights:q} --coco {params.coco:q} --out {output.metrics:q}"
         " --checkpoints {params.checkpoints:q} --recipe {params.recipe:q} 2>&1 | tee -a {log}"
