@@ -1,10 +1,13 @@
 """What this machine has, found without importing torch, and which of its GPUs a job takes."""
 
+import ctypes
 import fcntl
 import os
 import platform
 import random
 import re
+import signal
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -113,3 +116,17 @@ def _lock(path: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
+
+
+def end_with_parent(parent: int) -> None:
+    """Called in a worker process: when its parent is killed it ends, too; Ctrl-C is the parent's affair.
+
+    Args:
+        parent: The parent's process id.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)

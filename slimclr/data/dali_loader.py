@@ -4,6 +4,9 @@ Bytes and the numbers of every view come from Python in the loader's own order (
 decides neither which image comes next nor how it is cropped. Only this module and `dali_views` import DALI.
 """
 
+import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -18,6 +21,9 @@ from slimclr.data import dali_views
 from slimclr.data.decode import read_header
 from slimclr.data.loaders import Batch, Images, Loader, TrainingOrder, ValidationOrder
 from slimclr.data.views import View, draw, view_rng
+from slimclr.machine import end_with_parent
+
+_GRACE_SECONDS = 30.0
 
 
 class Source:
@@ -46,6 +52,7 @@ class Source:
         self.images, self.order, self.views, self.seed = images, order, tuple(views), seed
         self.epoch, self.start = epoch, start
         self._epoch_idx, self._batches = -1, list[np.ndarray]()
+        self._process = os.getpid()
 
     def __call__(self, info: BatchInfo) -> tuple[Any, ...]:
         """One batch: encoded images, labels, then the numbers of each view.
@@ -53,6 +60,9 @@ class Source:
         Raises:
             StopIteration: The epoch has no more batches.
         """
+        if os.getpid() != self._process:
+            _become_reader(self._process)
+            self._process = os.getpid()
         epoch = self.epoch + info.epoch_idx
         if self._epoch_idx != info.epoch_idx:
             self._epoch_idx = info.epoch_idx
@@ -74,6 +84,16 @@ class Source:
             np.frombuffer(dali_views.dali_bytes(data, key), np.uint8) for data, key in zip(files, keys, strict=True)
         ]
         return encoded, self.images.labels[indices].astype(np.int64), *packed
+
+
+def _become_reader(parent: int) -> None:
+    """In a reading process: leave Slurm's signals, which every process of a job gets, to the training.
+
+    It may want more batches before it stops. DALI itself ends readers with SIGTERM, so they do end a little later.
+    """
+    end_with_parent(parent)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: threading.Timer(_GRACE_SECONDS, os._exit, [1]).start())
 
 
 class DaliLoader(Loader):

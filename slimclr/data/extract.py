@@ -4,15 +4,12 @@ A class is written to `.<wnid>.part` and renamed when it is whole. Its record, w
 a later run skip it: a folder without a record is never trusted. The archives are only read.
 """
 
-import ctypes
 import errno
 import hashlib
 import io
 import multiprocessing
 import os
 import shutil
-import signal
-import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -42,6 +39,7 @@ from slimclr.data.manifest import CHECKS, ClassRecord, Record, Records, boot
 from slimclr.data.space import check_space
 from slimclr.errors import UserError
 from slimclr.files import write_json
+from slimclr.machine import end_with_parent
 from slimclr.progress import progress
 
 # More processes than this wait for the disk, and each takes some 20 MB.
@@ -430,7 +428,7 @@ def _workers(jobs: int) -> Iterator[Callable[[Callable[[T], R], Iterable[T]], It
         yield map
         return
     context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(jobs, context, initializer=_end_with_parent, initargs=(os.getpid(),)) as pool:
+    with ProcessPoolExecutor(jobs, context, initializer=end_with_parent, initargs=(os.getpid(),)) as pool:
         pool.submit(os.getpid).result()
 
         def run(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
@@ -447,13 +445,3 @@ def _workers(jobs: int) -> Iterator[Callable[[Callable[[T], R], Iterable[T]], It
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-
-
-def _end_with_parent(parent: int) -> None:
-    """A worker whose parent was killed must not go on writing; Ctrl-C is the parent's affair."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)

@@ -214,16 +214,17 @@ class TorchvisionLoader(Loader):
         order: Which images come in which batch.
         data: Their views.
         workers: Worker processes; 0 loads in this one.
+        pin: Copy batches into pinned memory, which wants a context on a GPU.
     """
 
-    def __init__(self, order: TrainingOrder | ValidationOrder, data: Dataset, *, workers: int):
+    def __init__(self, order: TrainingOrder | ValidationOrder, data: Dataset, *, workers: int, pin: bool = False):
         super().__init__(order)
         self._items = _Items(order)
         self._loader: DataLoader = DataLoader(
             data,
             batch_sampler=self._items,
             num_workers=workers,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=pin,
             persistent_workers=workers > 0,
         )
 
@@ -319,7 +320,7 @@ def _loader(
 ) -> Loader:
     if not backend.startswith("dali"):
         data = Views(images, views, seed=seed, tensors=backend == "torchvision_tensor")
-        return TorchvisionLoader(order, data, workers=workers)
+        return TorchvisionLoader(order, data, workers=workers, pin=device.type == "cuda")
     try:
         from slimclr.data.dali_loader import DaliLoader
     except ImportError as error:

@@ -3,6 +3,7 @@
 import errno
 import io
 import multiprocessing
+import os
 import shutil
 from collections import deque
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from slimclr.data.decode import decode_rgb
 from slimclr.data.recordio import RecordImages
 from slimclr.errors import UserError
 from slimclr.files import fsync
+from slimclr.machine import end_with_parent
 from slimclr.progress import progress
 
 if TYPE_CHECKING:
@@ -95,7 +97,8 @@ def _prepared(data: Path, images: "Images", *, resize: int | None, quality: int,
             yield _prepare(images, index, resize, quality)
         return
     # Processes are spawned: forking would copy the threads that mxnet started when it was imported.
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, initializer=end_with_parent, initargs=(os.getpid(),)) as pool:
         # Few batches are under way at a time, so that memory does not grow with the data set.
         under_way: deque[Future[list[bytes]]] = deque()
         for start in range(0, len(images), _BATCH):

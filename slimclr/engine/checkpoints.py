@@ -87,6 +87,16 @@ class Checkpoints:
             raise UserError(f"{self.folder}: every checkpoint is damaged; remove this folder to begin anew")
         return None
 
+    def going_on_from(self, origin: str) -> Path | None:
+        """The newest whole checkpoint, if its run once went back to another one; None otherwise.
+
+        Args:
+            origin: SHA-256 of that other one.
+        """
+        whole = (path for path in reversed(list_checkpoints(self.folder)) if _damage(path) is None)
+        newest = next(whole, None)
+        return newest if newest and load_checkpoint(newest).get("origin") == origin else None
+
     def go_back(self, path: Path, step: int) -> None:
         """Make a checkpoint the newest: later ones are renamed to `<name>.superseded`, so that none is gone on from.
 
@@ -94,15 +104,17 @@ class Checkpoints:
             path: A whole checkpoint, in this folder or elsewhere.
             step: Its step.
         """
-        newest = self.folder / f"step_{step:08d}.pt"
-        if not newest.exists():
-            # First its checksum, so that it is never without it.
-            write_text(_checksum_path(newest), f"{sha256(path)}  {newest.name}\n")
-            _link(path, newest)
+        newest, digest = self.folder / f"step_{step:08d}.pt", sha256(path)
+        if not newest.exists() or sha256(newest) != digest:
+            _link(path, newest, digest)
         for later in list_checkpoints(self.folder):
             if int(later.stem.removeprefix("step_")) > step:
-                later.replace(later.with_name(f"{later.name}.superseded"))
-                _checksum_path(later).unlink(missing_ok=True)
+                aside, checksum = later.with_name(f"{later.name}.superseded"), _checksum_path(later)
+                if checksum.exists():
+                    text = checksum.read_text(encoding="utf-8").replace(later.name, aside.name)
+                    write_text(_checksum_path(aside), text)
+                later.replace(aside)
+                checksum.unlink(missing_ok=True)
                 print(f"{later}: set aside as {later.name}.superseded", file=sys.stderr, flush=True)
 
     def _write(self, state: dict[str, Any], keep: bool) -> None:
@@ -118,9 +130,7 @@ class Checkpoints:
             # First, so that no checkpoint is ever without it.
             write_text(_checksum_path(path), f"{hashing.digest.hexdigest()}  {path.name}\n")
         if keep:
-            kept = self.folder / f"epoch_{state['epoch']:05d}.pt"
-            _link(path, kept)
-            write_text(_checksum_path(kept), f"{hashing.digest.hexdigest()}  {kept.name}\n")
+            _link(path, self.folder / f"epoch_{state['epoch']:05d}.pt", hashing.digest.hexdigest())
         for old in list_checkpoints(self.folder)[:-KEEP]:
             old.unlink()
             _checksum_path(old).unlink(missing_ok=True)
@@ -163,13 +173,14 @@ def _checksum_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
-def _link(path: Path, name: Path) -> None:
-    name.unlink(missing_ok=True)
-    try:
-        os.link(path, name)
-    except OSError:  # a file system without hard links
-        with atomic_path(name) as part:
+def _link(path: Path, name: Path, digest: str) -> None:
+    """Give a checkpoint a second name, with its checksum beside it first."""
+    with atomic_path(name) as part:
+        try:
+            os.link(path, part)
+        except OSError:  # a file system without hard links, or another one
             shutil.copyfile(path, part)
+        write_text(_checksum_path(name), f"{digest}  {name.name}\n")
 
 
 def _copy(value: Any) -> Any:

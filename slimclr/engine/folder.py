@@ -115,8 +115,10 @@ def _difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> s
     parts = []
     for key in sorted(old.keys() | new.keys()):
         before, after = old.get(key), new.get(key)
+        if f"{prefix}{key}" in MAY_CHANGE:
+            continue
         if isinstance(before, dict) and isinstance(after, dict):
             parts.append(_difference(before, after, f"{prefix}{key}."))
-        elif before != after and f"{prefix}{key}" not in MAY_CHANGE:
+        elif before != after:
             parts.append(f"{prefix}{key}: {json.dumps(before)} -> {json.dumps(after)}")
     return ", ".join(part for part in parts if part)

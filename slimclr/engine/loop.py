@@ -24,13 +24,15 @@ from slimclr.engine.folder import refuse_other
 from slimclr.engine.preemption import Preempted, Request, stop_requests
 from slimclr.engine.records import Records
 from slimclr.errors import UserError
-from slimclr.files import atomic_path
+from slimclr.files import atomic_path, sha256
 from slimclr.methods.base import Method, Output
 from slimclr.progress import Advance, progress
 
 AMP = {"fp16": torch.float16, "bf16": torch.bfloat16}
 # What the processes tell each other after every step.
 _STOP, _SAVE, _NOT_FINITE = range(3)
+# Overflows in a row after which the scaler, which halves its factor each time, will not find a better one.
+_OVERFLOWS = 50
 
 
 @dataclass
@@ -91,10 +93,14 @@ class Trainer:
         self._group: dist.ProcessGroup | None = None
         self._told: tuple[Any, Tensor] | None = None
         self._coming: tuple[int, Tensor, torch.cuda.Event] | None = None
-        # The first step whose numbers are not finite, and these; no later step moves the weights either.
+        # The first step whose numbers are not finite, and these; no later step moves the weights either, but for those
+        # that the scaler lets through.
         self._bad: tuple[int, Tensor] | None = None
         self._bad_gradients: list[str] | None = None
         self._finite = torch.ones((), dtype=torch.bool, device=self.where.device)
+        self._overflows = torch.zeros((), device=self.where.device)
+        # SHA-256 of the checkpoint that `resume` named.
+        self._origin: str | None = None
         self._saved = time.monotonic()
         self._waited = 0.0
         self._gradients: dict[str, Any] = {}
@@ -179,6 +185,8 @@ class Trainer:
                     f"{self.name}: asked to stop ({request.signal or 'another process was'}) and stopped after step "
                     f"{self.step} with a checkpoint in {self.folder}; run this stage again, it goes on from there"
                 )
+        for _ in batches:  # to the end, where DALI begins to read the next epoch
+            pass
         return None
 
     def _train_step(self, epoch: float, batches: Iterator[Any]) -> tuple[Output, int]:
@@ -213,11 +221,16 @@ class Trainer:
         norm = nn.utils.get_total_norm([p.grad for p in moved if p.grad is not None])
         # Of all its batches: one that is not finite makes the mean so.
         losses = torch.stack(self._losses[-self.accumulation :]).mean(0)
-        # With half floats a gradient overflows now and then: the scaler leaves that step out and scales down.
-        numbers = losses if self.scaler.is_enabled() else torch.cat([losses, norm.float()[None]])
+        gradient = norm.float()
+        if self.scaler.is_enabled():
+            # With half floats a gradient overflows now and then: the scaler leaves that step out and scales down.
+            self._overflows = torch.where(gradient.isfinite(), 0, self._overflows + 1)
+            gradient = torch.where(self._overflows > _OVERFLOWS, gradient, 0)
+        numbers = torch.cat([losses, gradient[None]])
         self._finite = self._finite & numbers.isfinite().all()
         if self.grad_clip is not None:
-            nn.utils.clip_grads_with_norm_(moved, self.grad_clip, norm)
+            # A norm that is not finite would spoil every gradient, and which one it came from would be lost.
+            nn.utils.clip_grads_with_norm_(moved, self.grad_clip, norm.nan_to_num(0.0, 0.0, 0.0))
         self.method.after_step()
         if self.scaler.is_enabled():
             self.scaler.step(self.optimizer)
@@ -411,6 +424,7 @@ class Trainer:
                 "random": random_states,
                 "since_record": {"losses": self._losses, "norms": self._norms},
                 "identity": self.identity,
+                "origin": self._origin,
             }
             self.checkpoints.save(state, keep=keep)
 
@@ -421,10 +435,19 @@ class Trainer:
         dist.all_gather_object(values, value, self._group)
         return values
 
+    def _named(self) -> Path:
+        """The checkpoint to go back to; the newest where that was done before, as the same command may run again."""
+        assert self.resume is not None
+        newest = self.checkpoints.going_on_from(sha256(self.resume)) if self.resume.is_file() else None
+        if newest is not None:
+            done = f"{newest} goes on from {self.resume} already; move it away to go back again"
+            print(f"{self.name}: {done}", flush=True)
+        return newest or self.resume
+
     def _resume(self) -> None:
         """Load the checkpoint to go on from."""
         # One process looks: a damaged one is renamed.
-        path = (self.resume or self.checkpoints.newest()) if self.where.main else None
+        path = (self._named() if self.resume else self.checkpoints.newest()) if self.where.main else None
         if self.where.world > 1:
             shared = [path]
             dist.broadcast_object_list(shared, 0, self._group)
@@ -433,9 +456,10 @@ class Trainer:
             return
         state = load_checkpoint(path)
         if "identity" not in state:
+            anew = "leave out --resume" if self.resume else f"remove {self.folder}"
             raise UserError(
-                f"{path}: written by an earlier version, which this one cannot go on from; remove {path.parent} to "
-                "begin anew, or use the version that wrote it"
+                f"{path}: written by an earlier version, which this one cannot go on from; {anew} to begin anew, or "
+                "use the version that wrote it"
             )
         refuse_other(path, state["identity"], self.identity)
         try:
@@ -446,8 +470,11 @@ class Trainer:
                 f"{path}: does not fit what is trained ({' '.join(str(error).split())[:200]}); was it trained on other "
                 "images?"
             ) from None
-        if self.resume and self.where.main:
-            self.checkpoints.go_back(path, state["step"])
+        self._origin = state.get("origin")
+        if path == self.resume:
+            self._origin = sha256(path)
+            if self.where.main:
+                self.checkpoints.go_back(path, state["step"])
         self.scaler.load_state_dict(state["scaler"])
         # Epoch and batch of the loader follow from the step, also when the number of processes changed.
         self.step = state["step"]

@@ -26,7 +26,7 @@ class Records:
         lines = _whole_lines(self.path)
         write_text(self.path, "".join(f"{json.dumps(line)}\n" for line in lines if line["step"] <= step))
         self._file = self.path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, values: dict[str, Any]) -> None:
         """Append one line; `values` holds `step` and nested numbers, NaN and infinities become null."""

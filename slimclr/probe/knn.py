@@ -78,6 +78,7 @@ class KNNMonitor:
                 rank=where.rank,
                 world=where.world,
                 chosen=np.sort(part).tolist(),
+                device=where.device,
             )
             for part in chosen
         ]

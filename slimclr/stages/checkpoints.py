@@ -1,5 +1,6 @@
 """Free the rolling checkpoints that finished stages no longer need."""
 
+import json
 import re
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def clean_checkpoints(*, checkpoints: Path, results: Path, dry_run: bool) -> int
         files = [file for file in folder.rglob("*") if file.is_file() and not _KEPT.fullmatch(file.name)]
         size = sum(file.stat().st_size for file in files)
         done = (results / stage / run / "metrics.json").is_file()
+        done = done and not any(map(_unfinished, folder.rglob("run.json")))
         if done:
             finished.append(folder)
             freed += size
@@ -54,3 +56,8 @@ def clean_checkpoints(*, checkpoints: Path, results: Path, dry_run: bool) -> int
                 elif not _KEPT.fullmatch(path.name):
                     path.unlink()
     return freed
+
+
+def _unfinished(run: Path) -> bool:
+    """Whether a run's `run.json` says that it is being trained, for instance for more epochs than its results."""
+    return not json.loads(run.read_text(encoding="utf-8")).get("finished", False)

@@ -1,6 +1,11 @@
 """Loaders: which images come, in which order, and going on in the middle of an epoch."""
 
 import io
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -154,3 +159,19 @@ def test_an_unreadable_image_is_named(tmp_path, backend, workers):
     with pytest.raises(UserError, match=r"n00000001/2\.JPEG: not a readable image") as caught:
         list(loader)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_dalis_readers_outlive_slurms_signals_but_not_the_training(images, method):
+    loader = training_loader(images, "mocov2", image_size=32, total_batch=4, batch=4, seed=0, workers=0, backend="dali")
+    expected = [[views[0].double().sum().item(), *labels.tolist()] for _ in range(2) for views, labels in loader]
+    command = [sys.executable, "-m", "tests.unit.data.dali_readers_job", images.root, method]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[3], stdout=subprocess.PIPE, text=True) as job:
+        told = json.loads(job.stdout.readline())
+        job.kill()
+    assert told["sums"] == expected
+    assert len(told["readers"]) == 2
+    until = time.monotonic() + 10
+    while any(Path(f"/proc/{reader}").exists() for reader in told["readers"]):
+        assert time.monotonic() < until
+        time.sleep(0.1)

@@ -49,6 +49,15 @@ def test_some_stay_for_good(tmp_path):
     assert load_checkpoint(tmp_path / "epoch_00002.pt")["step"] == 2
 
 
+def test_one_that_stays_is_replaced_with_its_checksum_even_without_hard_links(tmp_path, monkeypatch):
+    for weights in (1.0, 2.0):
+        writer = Checkpoints(tmp_path)
+        writer.save({"step": 4, "epoch": 2, "weights": torch.full((2000,), weights)}, keep=True)
+        writer.wait()
+        assert load_checkpoint(tmp_path / "epoch_00002.pt")["weights"][0] == weights
+        monkeypatch.setattr(module.os, "link", lambda *_: os.stat("/no/such/file"))
+
+
 @pytest.mark.parametrize("tenths", range(10))
 def test_one_that_was_cut_off_is_noticed_and_the_one_before_is_used(tmp_path, capsys, tenths):
     before, newest = saved(tmp_path, 1, 2)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from slimclr.engine.checkpoints import list_checkpoints
+from slimclr.engine.records import Records
 from slimclr.errors import UserError
 from tests.unit.engine.small_run import trainer
 
@@ -104,6 +105,50 @@ def test_a_gradient_that_is_not_finite_stops_too(images, tmp_path):
     with pytest.raises(UserError, match=r"at step 1 .*1 parameters? ha"):
         run.train()
     assert all(parameter.isfinite().all() for parameter in run.method.parameters())
+
+
+def test_which_gradients_are_not_finite_is_known_when_they_are_clipped(images, tmp_path):
+    run = trainer(images, tmp_path, epochs=1)
+    run.grad_clip = 1.0
+    run.method.query_encoder.backbone.conv1.weight.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(UserError, match=r"at step 1 .*; 1 parameters have gradients"):
+        run.train()
+
+
+def test_half_floats_may_overflow_but_not_for_ever(images, tmp_path):
+    run = trainer(images, tmp_path, epochs=60)
+    run.precision, run.scaler = "fp16", torch.amp.GradScaler("cpu")
+    broken = [3, 4]
+    run.schedule = lambda step: now.append(step) or 0.01
+    now = [0]
+    weight = run.method.query_encoder.backbone.conv1.weight
+    weight.register_hook(lambda gradient: gradient * float("nan" if now[-1] in broken or now[-1] > 40 else 1))
+    with pytest.raises(UserError, match=r"the loss is \d\S* at step 92 .*1 parameters have gradients"):
+        run.train()
+    assert weight.isfinite().all()
+
+
+def test_dali_is_built_once_for_all_epochs(images, tmp_path, monkeypatch):
+    loader = pytest.importorskip("slimclr.data.dali_loader").DaliLoader
+    built, build = [], loader._build
+    monkeypatch.setattr(loader, "_build", lambda *args: built.append(args[1:]) or build(*args))
+    trainer(images, tmp_path, epochs=3, backend="dali").train()
+    assert built == [(0, 0)]
+
+
+def test_a_run_that_begins_anew_leaves_nothing_of_the_one_before_in_tensorboard(images, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = tmp_path / "run"
+    dead = Records(folder, step=0)
+    for step in range(1, 6):
+        dead.write({"step": step, "loss": 7.0})
+    dead.close()
+    time.sleep(1.1)  # events are ordered by seconds
+    trainer(images, folder, epochs=1).train()
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss")] == [1, 2]
 
 
 def test_accumulated_batches_are_one_step(images, tmp_path):

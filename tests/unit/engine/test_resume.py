@@ -106,10 +106,39 @@ def test_named_it_is_gone_on_from_and_what_came_later_is_set_aside(images, tmp_p
     aside = sorted(path.name for path in tmp_path.glob("*.superseded"))
     assert aside == ["step_00000004.pt.superseded", "step_00000006.pt.superseded"]
     capsys.readouterr()
+    # By the same command as before: it does not go back again.
+    same = trainer(images, tmp_path, schedule=stopping_at(4))
+    same.resume = again.resume
+    with pytest.raises(Preempted, match="after step 5"):
+        same.train()
+    assert "step_00000003.pt goes on from" in capsys.readouterr().out
     last = trainer(images, tmp_path, schedule=stopping_at(-1))
     last.train()
-    assert "going on after step 3 of 6" in capsys.readouterr().out
+    assert "going on after step 5 of 6" in capsys.readouterr().out
     assert_same(last, whole)
+    # What was set aside can be named, too.
+    back = trainer(images, tmp_path, schedule=stopping_at(-1))
+    back.resume = tmp_path / "step_00000004.pt.superseded"
+    back.train()
+    assert "going on after step 4 of 6" in capsys.readouterr().out
+    assert_same(back, whole)
+
+
+def test_a_damaged_one_of_the_named_ones_step_is_replaced(images, tmp_path, capsys):
+    whole = trainer(images, tmp_path, epochs=2)
+    whole.keep_every_epochs = 1
+    whole.train()
+    newest = list_checkpoints(tmp_path)[-1]
+    content = newest.read_bytes()
+    newest.unlink()  # a hard link
+    newest.write_bytes(content[:-1])
+    again = trainer(images, tmp_path)
+    again.resume = tmp_path / "epoch_00002.pt"
+    again._resume()  # and nothing after it
+    trainer(images, tmp_path).train()
+    told = capsys.readouterr()
+    assert told.out.count("going on after step 4 of") == 2
+    assert "damaged" not in told.err
 
 
 def test_named_and_killed_before_its_first_checkpoint_it_is_still_gone_on_from(images, tmp_path, capsys):

@@ -9,7 +9,7 @@ import pytest
 from slimclr.config import Pretrain
 from slimclr.data import lock
 from slimclr.engine.checkpoints import Checkpoints
-from slimclr.engine.folder import finish, folder_of, open_folder
+from slimclr.engine.folder import finish, folder_of, identity, open_folder, refuse_other
 from slimclr.errors import UserError
 
 RECIPE = {
@@ -48,6 +48,14 @@ def test_epochs_may_grow_and_logging_may_change(tmp_path):
     assert begun(tmp_path, recipe(epochs=3, log_every=1, workers=0)) == folder
     with pytest.raises(UserError, match="trained for 3 epochs, now epochs is 2"):
         begun(tmp_path, recipe())
+
+
+def test_the_monitor_may_change(tmp_path):
+    first = recipe(knn={"every": 5})
+    folder = begun(tmp_path, first)
+    changed = recipe(knn={"every": 1, "bank": 500})
+    assert begun(tmp_path, changed) == folder
+    refuse_other(folder, identity("pretrain", first, "seed0"), identity("pretrain", changed, "seed0"))
 
 
 def test_another_seed_is_another_run(tmp_path):
