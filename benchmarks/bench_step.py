@@ -31,7 +31,7 @@ from slimclr.machine import processor
 from slimclr.methods import MoCoV2, SubNetworkLoss
 from slimclr.nn import SlimmableResNet
 from slimclr.nn.counts import count_macs
-from slimclr.stages.pretrain import to_device
+from slimclr.nn.placement import place
 
 WIDTHS = (1.0, 0.75, 0.5, 0.25)
 AMP = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -52,7 +52,7 @@ def build(widths: tuple[float, ...], depth: int, queue: int) -> MoCoV2:
 
 def ours(method: MoCoV2, views: list[Tensor], device: torch.device, precision: str) -> Step:
     """The step as the training loop makes it."""
-    to_device(method, device)
+    place(method, device)
     sgd = torch.optim.SGD(method.trainable().parameters(), lr=0.03, momentum=0.9, weight_decay=1e-4, fused=True)
     views = [view.to(device, memory_format=torch.channels_last) for view in views]
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
@@ -232,7 +232,7 @@ def main() -> None:
     seconds = {name: statistics.median(values[name] for values in rounds) for name in steps}
     rate = matrix_rate(device, options.precision)
     saved = build(WIDTHS, depth, queue)
-    to_device(saved, device)
+    place(saved, device)
     result = {
         "machine": {
             "device": torch.cuda.get_device_name() if device.type == "cuda" else processor(),

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
+from slimclr.build.method import build_method
+from slimclr.build.optimizer import build_optimizer
 from slimclr.config import Pretrain
 from slimclr.losses import (
     adaptive_temperature_distillation,
@@ -30,7 +32,6 @@ from slimclr.methods import MoCoV2, MoCoV3
 from slimclr.methods.base import Encoder
 from slimclr.nn import MLP, MoCoV3Projector, SimCLRHead, build_backbone, classifier
 from slimclr.optim import LARS, key_momentum, learning_rate
-from slimclr.stages.pretrain import build_method, build_optimizer
 from tests.golden_inputs import RULES, backbone_names, fill, head_names, images, norm_names, rng, tensor
 
 SINGLE, DOUBLE = 1e-4, 1e-6

@@ -61,20 +61,22 @@ def build_trainer(recipe: Pretrain, batch: int, *, classes: int, device: "torch.
         device: Where it is trained.
         steps: Steps of each epoch.
     """
+    from slimclr.build.method import build_method, place_method
+    from slimclr.build.optimizer import build_optimizer
     from slimclr.data.views import training_views
     from slimclr.engine.distributed import Processes
     from slimclr.engine.loop import Trainer
     from slimclr.nn import build_backbone
-    from slimclr.stages.pretrain import build_method, build_optimizer, prepare, set_precision
+    from slimclr.nn.placement import allow_tf32
 
     optimizer = recipe.optimizer
     assert optimizer is not None, "a random backbone is not trained"
     epochs = 2 if recipe.slow_start_epoch else 1
     recipe = recipe.model_copy(update={"epochs": epochs, "slow_start_epoch": epochs - 1})
-    set_precision(recipe)
+    allow_tf32(recipe.tf32)
     backbone = build_backbone(**recipe.backbone.model_dump())
     method = build_method(recipe, backbone, classes=classes)
-    prepare(method, backbone, recipe, device)
+    place_method(method, backbone, recipe, device)
     views = len(training_views(recipe.views, image_size=recipe.image_size, widths=len(backbone.widths)))
     return Trainer(
         method=method,
@@ -314,25 +316,26 @@ def probe(
     """
     import torch
 
+    from slimclr.build.optimizer import build_optimizer
     from slimclr.config import Optimizer
     from slimclr.data import open_images
     from slimclr.data.loaders import validation_loader
     from slimclr.engine.distributed import Processes
     from slimclr.engine.loop import Trainer
     from slimclr.nn.counts import count_macs
+    from slimclr.nn.placement import allow_tf32, place
     from slimclr.nn.weights import load_backbone
     from slimclr.probe import LinearProbe, evaluate
-    from slimclr.stages.pretrain import build_optimizer, set_precision, to_device
 
     settings = parse_section(Probe, json.dumps(recipe))
-    set_precision(settings)
+    allow_tf32(settings.tf32)
     where = torch.device(device)
     backbone, _ = load_backbone(Path(weights))
     macs = sum(count_macs(backbone, width, image_size=settings.image_size) for width in backbone.widths)
     measured = affordable(batch, macs, device=device)
     steps = _steps(measured * macs, device)
     method = LinearProbe(backbone, classes)
-    to_device(method, where)
+    place(method, where)
     trainer = Trainer(
         method=method,
         optimizer=build_optimizer(settings.optimizer or Optimizer(lr=1.0), method.trainable()),

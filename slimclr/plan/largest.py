@@ -4,8 +4,8 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from slimclr.build.batch import plan_batch
 from slimclr.config import MoCoV2, Pretrain, dump, load_config, load_recipe
-from slimclr.engine.plan import plan_batch
 from slimclr.errors import UserError
 from slimclr.machine import gpu_names
 from slimclr.plan.measure import Bench, describe_machine

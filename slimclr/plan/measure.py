@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from slimclr.build.batch import plan_batch
 from slimclr.config import Config, Pretrain, Probe, Recipe, dump, seeded_runs
-from slimclr.engine.plan import plan_batch
 from slimclr.errors import UserError
 from slimclr.machine import gpu_names, processor
 from slimclr.plan.jobs import Job, Machine

@@ -86,8 +86,8 @@ def pretrain_disk(recipe: Pretrain, classes: int) -> float:
     """
     import torch
 
+    from slimclr.build.method import build_method
     from slimclr.nn import build_backbone
-    from slimclr.stages.pretrain import build_method
 
     with torch.device("meta"):
         backbone = build_backbone(**recipe.backbone.model_dump())

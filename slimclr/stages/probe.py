@@ -5,19 +5,20 @@ from pathlib import Path
 
 import torch
 
+from slimclr.build.loader import build_training_loader, build_validation_loader
+from slimclr.build.trainer import build_trainer
 from slimclr.config import Probe, fingerprint
 from slimclr.data import open_images
-from slimclr.data.loaders import Images, training_loader, validation_loader
+from slimclr.data.loaders import Images
 from slimclr.engine.distributed import Processes, processes
 from slimclr.engine.folder import finish, folder_of, identity, open_folder
-from slimclr.engine.loop import Trainer
 from slimclr.errors import UserError
 from slimclr.files import sha256, write_json
 from slimclr.nn import SlimmableResNet
+from slimclr.nn.placement import allow_tf32, place
 from slimclr.nn.weights import load_backbone, read_weights
 from slimclr.probe import LinearProbe, OwnClassifier, evaluate
 from slimclr.provenance import provenance
-from slimclr.stages.pretrain import build_optimizer, build_schedule, set_precision, to_device
 
 
 def probe(
@@ -51,7 +52,7 @@ def probe(
     # Classifiers of other weights are of no use to this backbone.
     part = f"seed{seed}-{digest[:12]}"
     folder = folder_of(checkpoints, recipe, part)
-    set_precision(recipe)
+    allow_tf32(recipe.tf32)
     train_images, val_images = open_images(train), open_images(val)
     if list(train_images.classes) != list(val_images.classes):
         raise UserError(f"{val}: its classes differ from those of {train}; extract both from the same archives")
@@ -65,23 +66,12 @@ def probe(
         method: LinearProbe | OwnClassifier
         if recipe.epochs:
             method = linear = LinearProbe(backbone, len(train_images.classes))
-            to_device(linear, where.device)
+            place(linear, where.device)
             _train(recipe, linear, train_images, run=run, seed=seed, part=part, folder=folder, where=where)
         else:
             method = _own_classifier(weights, backbone, len(val_images.classes))
-            to_device(method, where.device)
-        loader = validation_loader(
-            val_images,
-            resize=recipe.resize,
-            image_size=recipe.image_size,
-            batch=max(1, recipe.batch // where.world // 4),
-            workers=recipe.workers,
-            rank=where.rank,
-            world=where.world,
-            recipe="val" if recipe.views == "normal" else recipe.views,
-            backend=recipe.loader,
-            device=where.device,
-        )
+            place(method, where.device)
+        loader = build_validation_loader(recipe, val_images, where=where)
         accuracies = evaluate(method, loader, where.device)
         if not where.main:
             return
@@ -114,35 +104,15 @@ def _train(
     folder: Path,
     where: Processes,
 ) -> None:
-    assert recipe.optimizer is not None, "the config refuses a probe without an optimiser"
-    loader = training_loader(
-        images,
-        recipe.views,
-        image_size=recipe.image_size,
-        total_batch=recipe.batch,
-        batch=recipe.batch // where.world,
-        seed=seed,
-        workers=recipe.workers,
-        rank=where.rank,
-        world=where.world,
-        backend=recipe.loader,
-        device=where.device,
-    )
-    Trainer(
-        method=method,
-        optimizer=build_optimizer(recipe.optimizer, method.trainable()),
-        schedule=build_schedule(
-            recipe.schedule, lr=recipe.optimizer.lr, epochs=recipe.epochs, steps_per_epoch=len(loader)
-        ),
-        loader=loader,
-        epochs=recipe.epochs,
+    loader = build_training_loader(recipe, images, batch=recipe.batch // where.world, seed=seed, where=where)
+    build_trainer(
+        recipe,
+        method,
+        loader,
         where=where,
         folder=folder,
-        grad_clip=recipe.optimizer.grad_clip,
-        log_every=recipe.log_every,
-        checkpoint_minutes=recipe.checkpoint_minutes,
-        identity=identity("probe", recipe, part),
         name=f"probe {run}",
+        identity=identity("probe", recipe, part),
     ).train()
 
 

@@ -3,8 +3,8 @@
 from rich.console import Console
 from rich.table import Table
 
+from slimclr.build.batch import plan_batch
 from slimclr.config import Recipe
-from slimclr.engine.plan import plan_batch
 
 IMAGENET_TRAIN = 1_281_167
 

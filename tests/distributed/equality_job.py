@@ -7,11 +7,12 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from slimclr.build.method import build_method
+from slimclr.build.optimizer import build_optimizer
 from slimclr.config import Pretrain
 from slimclr.engine.distributed import processes
 from slimclr.nn import build_backbone
 from slimclr.nn.sync import synchronise_batch_norm
-from slimclr.stages.pretrain import build_method, build_optimizer
 
 BATCH = 8  # over all processes
 COMMON = {

@@ -60,6 +60,6 @@ def test_dali_without_numba_says_once_that_it_is_slower(tmp_path):
 
 
 def test_the_config_imports_without_torch():
-    code = "import sys; sys.modules['torch'] = None; import slimclr.config, slimclr.engine.plan, slimclr.machine"
+    code = "import sys; sys.modules['torch'] = None; import slimclr.config, slimclr.build.batch, slimclr.machine"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -60,7 +60,7 @@ def test_the_command_line_changes_only_what_it_names(before, tmp_path):
 
 def test_every_run_gets_the_gpus_that_its_batch_was_published_with(before):
     from slimclr.config import load_config, load_recipes
-    from slimclr.engine.plan import plan_batch
+    from slimclr.build.batch import plan_batch
 
     recipes = load_recipes(load_config(ROOT / "config/config.yaml"), ROOT)
     gpus = {job["run"]: int(job["gpu"]) for job in before if job["rule"] == "pretrain"}

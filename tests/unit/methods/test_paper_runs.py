@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from slimclr.build.method import build_method
+from slimclr.build.optimizer import build_optimizer
 from slimclr.config import load_config, load_recipes
 from slimclr.nn import build_backbone
-from slimclr.stages.pretrain import build_method, build_optimizer
 
 ROOT = Path(__file__).parents[3]
 RECIPES = {

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from slimclr.build.batch import plan_batch
 from slimclr.config import load_recipe
-from slimclr.engine.plan import plan_batch
 from slimclr.errors import UserError
 
 RUNS = Path(__file__).parents[3] / "config" / "runs"

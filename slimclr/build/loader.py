@@ -1,0 +1,50 @@
+"""The batches of a recipe, as one process sees them."""
+
+from slimclr.config import Pretrain, Probe
+from slimclr.data.loaders import Images, Loader, training_loader, validation_loader
+from slimclr.engine.distributed import Processes
+
+
+def build_training_loader(
+    recipe: Pretrain | Probe, images: Images, *, batch: int, seed: int, where: Processes, widths: int = 1
+) -> Loader:
+    """Augmented batches of the training images.
+
+    Args:
+        recipe: What is trained.
+        images: Training images.
+        batch: Images of one batch of this process.
+        seed: Seed of order and views.
+        where: This process.
+        widths: Widths that are trained, where each may have a view of its own.
+    """
+    return training_loader(
+        images,
+        recipe.views,
+        image_size=recipe.image_size,
+        widths=widths,
+        total_batch=recipe.batch,
+        batch=batch,
+        seed=seed,
+        workers=recipe.workers,
+        rank=where.rank,
+        world=where.world,
+        backend=recipe.loader,
+        device=where.device,
+    )
+
+
+def build_validation_loader(recipe: Probe, images: Images, *, where: Processes) -> Loader:
+    """This process's share of the validation images, in quarters of the training's batch."""
+    return validation_loader(
+        images,
+        resize=recipe.resize,
+        image_size=recipe.image_size,
+        batch=max(1, recipe.batch // where.world // 4),
+        workers=recipe.workers,
+        rank=where.rank,
+        world=where.world,
+        recipe="val" if recipe.views == "normal" else recipe.views,
+        backend=recipe.loader,
+        device=where.device,
+    )

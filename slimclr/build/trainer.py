@@ -1,0 +1,78 @@
+"""The trainer of a recipe: its method, batches and rules in the one training loop."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from slimclr.build.optimizer import build_optimizer
+from slimclr.build.schedule import build_schedule
+from slimclr.config import Pretrain, Probe
+from slimclr.data.loaders import Loader
+from slimclr.engine.distributed import Processes
+from slimclr.engine.loop import Trainer
+from slimclr.methods import Method
+
+
+def build_trainer(
+    recipe: Pretrain | Probe,
+    method: Method,
+    loader: Loader,
+    *,
+    where: Processes,
+    folder: Path,
+    name: str,
+    identity: dict[str, Any],
+    accumulation: int = 1,
+    monitor: Callable[[], dict[str, Any]] | None = None,
+    resume: Path | None = None,
+) -> Trainer:
+    """The trainer of a pre-training or of linear probes.
+
+    Args:
+        recipe: What is trained; it has an optimiser.
+        method: The method, on this process's device.
+        loader: This process's batches.
+        where: This process.
+        folder: Checkpoints and records.
+        name: What progress calls it.
+        identity: What a checkpoint is one of, see `slimclr.engine.folder.identity`.
+        accumulation: Batches per optimiser step.
+        monitor: Gives values for the records, every `recipe.knn.every` epochs.
+        resume: Checkpoint to go on from, instead of the newest.
+    """
+    settings = recipe.optimizer
+    assert settings is not None, "the config refuses a trained method without an optimiser"
+    slow_start_epoch = 0
+    of_pretraining: dict[str, Any] = {}
+    if isinstance(recipe, Pretrain):
+        slow_start_epoch = recipe.slow_start_epoch
+        of_pretraining = {
+            "precision": recipe.precision,
+            "gradients_every": recipe.gradients_every,
+            "keep_every_epochs": recipe.keep_every_epochs,
+            "monitor_every": recipe.knn.every if recipe.knn else 1,
+        }
+    return Trainer(
+        method=method,
+        optimizer=build_optimizer(settings, method.trainable()),
+        schedule=build_schedule(
+            recipe.schedule,
+            lr=settings.lr,
+            epochs=recipe.epochs,
+            steps_per_epoch=len(loader) // accumulation,
+            slow_start_epoch=slow_start_epoch,
+        ),
+        loader=loader,
+        epochs=recipe.epochs,
+        where=where,
+        folder=folder,
+        accumulation=accumulation,
+        grad_clip=settings.grad_clip,
+        log_every=recipe.log_every,
+        checkpoint_minutes=recipe.checkpoint_minutes,
+        monitor=monitor,
+        resume=resume,
+        identity=identity,
+        name=name,
+        **of_pretraining,
+    )
