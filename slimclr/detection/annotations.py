@@ -14,8 +14,8 @@ from typing import Any, Self
 MIN_SIDE = 32
 _KINDS = ("photo", "image", "annotation")
 _NUMBERS = frozenset((int, float))
-# pycocotools writes the runs of a mask as these characters, "0" to "o".
-_RUNS = re.compile("[0-o]+")
+# What pycocotools writes for the runs of a mask; the last character ends a number.
+_RUNS = re.compile("[0-o]*[0-O]")
 
 
 @dataclass
@@ -178,9 +178,35 @@ def _unusable_runs(mask: Mapping[str, Any], image: Mapping[str, Any], *, evaluat
         shape = " x ".join(map(str, reversed(size))) if isinstance(size, list) else str(size)
         return f"run lengths (RLE) of {shape} pixels, but its image has {width} x {height}"
     if isinstance(runs, str):
-        return None if _RUNS.fullmatch(runs) else "run lengths (RLE) that are not pycocotools' text"
-    whole = all(type(run) is int and run >= 0 for run in runs) and sum(runs) <= height * width
-    return None if whole else "run lengths (RLE) that do not fit its image"
+        if not _RUNS.fullmatch(runs):
+            return "run lengths (RLE) that are not pycocotools' text"
+        runs = _decoded(runs)
+    whole = all(type(run) is int and run >= 0 for run in runs)
+    # Evaluation walks along both masks until both end: one that is short would keep it there for ever.
+    if whole and (sum(runs) == height * width or (sum(runs) < height * width and not evaluated)):
+        return None
+    return "run lengths (RLE) that do not fit its image"
+
+
+def _decoded(text: str) -> list[int]:
+    """Run lengths from pycocotools' text: five bits a character, the lowest first, as differences from the run but one.
+
+    The sixth bit says that a number goes on, the fifth of its last character is the sign.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for character in text.encode():
+        bits = character - 48
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        # The first three are no differences.
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    return runs
 
 
 def _taught(annotation: Mapping[str, Any], image: Mapping[str, Any]) -> bool:
