@@ -26,8 +26,8 @@ def check_same_classes(train: Path, of_train: Iterable[str], val: Path, of_val: 
     if one != other:
         raise UserError(
             f"{val}: its classes differ from those of {train} ({len(other):,} classes and {len(one):,}; "
-            f"only in val {_some(other - one)}; only in train {_some(one - other)}); give a train and a val that "
-            "belong together, both sorted by WordNet id"
+            f"only in val {_some(other - one)}; only in train {_some(one - other)}); name the classes of "
+            "both by WordNet id, and make the wrong one again"
         )
 
 

@@ -31,7 +31,7 @@ EXTRACT_OPTIONS = {
     "check_images": CONFIG.imagenet.check_images,
     "on_corrupt": CONFIG.imagenet.on_corrupt,
 }
-# Nor is the other split, whose classes are compared where it is there: for wrong ones, days would pass until the probe.
+# The other split is no parameter either: where it is there its classes are compared, long before a probe would.
 EXTRACT_SHELL = (
     " --expect {params.expect} --check-images {params.check_images} --on-corrupt {params.on_corrupt}"
     + (" --check-md5" if CONFIG.imagenet.check_md5 else "")
