@@ -3,6 +3,7 @@
 import codecs
 import json
 import os
+import shlex
 from pathlib import Path
 
 from slimclr.detection.annotations import Split
@@ -74,7 +75,7 @@ def _read(coco: Path, split: str) -> Split:
     if text.startswith(codecs.BOM_UTF8):
         raise UserError(
             f"{path}: begins with a byte-order mark, which pycocotools cannot read; remove it: "
-            rf"sed -i '1s/^\xEF\xBB\xBF//' {path}"
+            rf"sed -i '1s/^\xEF\xBB\xBF//' {shlex.quote(str(path))}"
         )
     try:
         content = Split.check(json.loads(text.decode("utf-8")), evaluated=split == "val")

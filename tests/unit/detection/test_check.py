@@ -42,7 +42,7 @@ def _write(coco, split, content):
 
 @pytest.fixture
 def coco(tmp_path):
-    folder = tmp_path / "coco"
+    folder = tmp_path / "a coco"
     for split in ("train", "val"):
         _write(folder, split, _content())
         for image in _content()["images"]:
