@@ -63,14 +63,14 @@ def check_other_split(split: str, archive: Path, devkit: Path | None, other: Pat
     try:
         of_train = [source.wnid for source in train_sources(train)]
         if val.is_dir():
-            of_val = [source.wnid for source in val_sources(val, None, expect="subset")]
+            named_by, of_val = val, [source.wnid for source in val_sources(val, None, expect="subset")]
+        elif val.exists() and devkit is not None:
+            named_by, of_val = devkit, list(read_classes(devkit).values())
         else:
-            val.stat()
-            assert devkit is not None
-            of_val = list(read_classes(devkit).values())
+            return
     except (UserError, OSError):
         return
-    check_same_classes(train, of_train, devkit if devkit is not None and not val.is_dir() else val, of_val)
+    check_same_classes(train, of_train, named_by, of_val)
 
 
 def _some(names: set[str]) -> str:

@@ -91,6 +91,7 @@ def test_an_extraction_needs_the_other_split_only_to_compare(miniature, tmp_path
         path.write_bytes(data if other == "right" else data[: len(data) // 2])
     options = {"devkit": miniature.devkit, "expect": "subset", "jobs": 1}
     extract("train", archive=miniature.train, out=tmp_path / "train", other=path, **options)
+    extract("train", archive=miniature.train, out=tmp_path / "train", other=path, **(options | {"devkit": None}))
     path.write_bytes(b"x" * 1000)
     extract("val", archive=miniature.val, out=tmp_path / "val", other=path, **options)
 
