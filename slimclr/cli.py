@@ -88,6 +88,7 @@ def _extract(options: argparse.Namespace, _: Sequence[str]) -> None:
         official_md5=options.check_md5,
         md5=options.md5,
         jobs=options.jobs,
+        other=options.other,
     )
 
 
@@ -122,10 +123,13 @@ def _gpus(options: argparse.Namespace) -> int:
 
 def _pretrain(options: argparse.Namespace, arguments: Sequence[str]) -> int | None:
     recipe = parse_section(Pretrain, options.recipe, options.settings.get(options.run, {}))
+    from slimclr.data.classes import check_data_sets
     from slimclr.engine.distributed import launch
 
     # A random backbone is drawn, not trained: one process on the CPU.
     drawn = recipe.method.name == "random"
+    if options.data is not None and options.val is not None and not drawn:
+        check_data_sets(options.data, options.val)
     gpus, nodes = (0, 1) if drawn else (_gpus(options), options.nodes)
     code = launch(gpus, arguments, nodes=nodes)
     if code is not None:
@@ -357,6 +361,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--devkit", type=Path, help="for val: ILSVRC2012_devkit_t12.tar.gz, or a text file (.txt) of lines 'name wnid'"
     )
+    sub.add_argument(
+        "--other", type=Path, help="the other split's archive or folder; where it is there, its classes are compared"
+    )
     sub.add_argument("--expect", choices=("ilsvrc2012", "subset"), required=True, help="counts to insist on")
     sub.add_argument("--out", type=Path, required=True, help="folder of the split, for images, manifest and report")
     sub.add_argument("--lmdb", type=Path, metavar="FILE", help="write the images into this LMDB instead of the folder")
@@ -409,6 +416,9 @@ def _parser() -> argparse.ArgumentParser:
     training(sub)
     scratch(sub)
     sub.add_argument("--data", type=Path, help=f"training images: {IMAGES}")
+    sub.add_argument(
+        "--val", type=Path, help="the probe's validation images; where they are there, their classes are compared"
+    )
     sub.add_argument("--out", type=Path, required=True, help="folder of the results")
     sub.add_argument("--paper", action="store_true", help="the recipe is the paper's")
     sub.add_argument(

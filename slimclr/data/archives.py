@@ -253,7 +253,7 @@ def read_classes(path: Path) -> dict[str, str]:
         File name to WordNet id.
 
     Raises:
-        UserError: The file is missing, damaged or names an image twice.
+        UserError: The file is missing, damaged, names an image twice or names classes by index.
     """
     if path.suffix != ".txt":
         wnids = read_ground_truth(path)
@@ -274,6 +274,12 @@ def read_classes(path: Path) -> dict[str, str]:
         classes[words[0]] = words[1]
     if not classes:
         raise UserError(f"{path}: empty; write a line 'name wnid' per image")
+    if all(map(str.isdecimal, classes.values())):
+        # As Caffe's val.txt has it, and others that count classes in another order.
+        raise UserError(
+            f"{path}: name and index, not wnid: {' '.join(next(iter(classes.items())))!r}; which class an index means "
+            "depends on who counted: write lines 'name wnid' (n01440764), or give ILSVRC2012_devkit_t12.tar.gz"
+        )
     return classes
 
 

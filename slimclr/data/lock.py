@@ -14,20 +14,21 @@ _PATIENCE_SECONDS = 10.0
 
 
 @contextmanager
-def alone(path: Path, busy: str | None = None) -> Iterator[None]:
+def alone(path: Path, busy: str | None = None, *, patience: float = _PATIENCE_SECONDS) -> Iterator[None]:
     """Hold the lock file `path`; it is inherited by child processes and freed when the last of them ends.
 
     Args:
         path: Made when it is missing, and left there.
         busy: What to say when it is taken.
+        patience: Seconds to wait for it; by default ten, as workers of a killed run need a moment to end.
 
     Raises:
-        UserError: Another process still holds it after ten seconds: workers of a killed run need a moment to end.
+        UserError: Another process still holds it after that time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        until = time.monotonic() + _PATIENCE_SECONDS
+        until = time.monotonic() + patience
         while not _lock(descriptor):
             if time.monotonic() > until:
                 taken = f"{path.parent}: another process is writing this data set; wait for it or end it"

@@ -8,6 +8,7 @@ import mmdet
 import torch
 from mmengine.config import Config
 
+from slimclr.detection.annotations import MIN_SIDE
 from slimclr.errors import UserError
 
 BASE_MODEL = "configs/_base_/models/mask-rcnn_r50_fpn.py"
@@ -109,7 +110,7 @@ def build_config(
                     **dataset,
                     "ann_file": "annotations/instances_train2017.json",
                     "data_prefix": {"img": "train2017/"},
-                    "filter_cfg": {"filter_empty_gt": True, "min_size": 32},
+                    "filter_cfg": {"filter_empty_gt": True, "min_size": MIN_SIDE},
                     "pipeline": [
                         {"type": "LoadImageFromFile"},
                         annotations,

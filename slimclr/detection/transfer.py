@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from torch import distributed
 
 from slimclr.detection import backbone, detector  # noqa: F401 - puts both into mmdet's registry
+from slimclr.detection.check import annotation_file, check_coco
 from slimclr.detection.recipe import build_config
 from slimclr.engine.distributed import leave
 from slimclr.errors import UserError
@@ -27,6 +28,8 @@ METRICS = {
     for ours, theirs in (("box", "bbox"), ("mask", "segm"))
     for name, item in (("ap", "mAP"), ("ap50", "mAP_50"), ("ap75", "mAP_75"))
 }
+# Beside the checkpoints: COCO's photos were found whole.
+CHECKED = "coco_checked.json"
 
 
 def run_transfer(
@@ -50,11 +53,11 @@ def run_transfer(
         the first.
 
     Raises:
-        UserError: Weights or parts of COCO are missing, there is nothing to learn from, the batch cannot be shared by
-            the processes, or the checkpoints were made with another recipe.
+        UserError: Weights or parts of COCO are missing or unusable, there is nothing to learn from, the batch cannot
+            be shared by the processes, or the checkpoints were made with another recipe.
     """
     network, _ = load_backbone(weights)
-    classes = check_coco(coco)
+    classes = check_coco(coco, checkpoints / CHECKED)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
@@ -150,46 +153,3 @@ def check_recipe(path: Path, recipe: Mapping[str, Any]) -> None:
     # Only one process writes; the others have read before it may matter.
     if int(os.environ.get("RANK", "0")) == 0:
         write_json(path, now)
-
-
-def annotation_file(coco: Path, split: str) -> Path:
-    """Path of the instances of `train` or `val`."""
-    return coco / "annotations" / f"instances_{split}2017.json"
-
-
-def check_coco(coco: Path) -> list[str]:
-    """Look at everything that training and evaluation will need.
-
-    Returns:
-        Names of the categories, in the order of the annotation files.
-
-    Raises:
-        UserError: Something is missing, not readable, without annotations, or the two files' categories differ.
-    """
-    if not coco.is_dir():
-        raise UserError(f"{coco}: no such folder; put COCO 2017 (annotations/, train2017/, val2017/) there")
-    categories = {}
-    for split in ("train", "val"):
-        path, images = annotation_file(coco, split), coco / f"{split}2017"
-        if not path.is_file():
-            raise UserError(f"{path}: missing; unpack annotations_trainval2017.zip into {coco}")
-        if not images.is_dir():
-            raise UserError(f"{images}: missing; unpack {split}2017.zip into {coco}")
-        try:
-            content = json.loads(path.read_bytes())
-            names = {image["file_name"] for image in content["images"]}
-            categories[split] = [(category["id"], category["name"]) for category in content["categories"]]
-            annotated = any(not annotation.get("iscrowd") for annotation in content["annotations"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: not COCO instances ({type(error).__name__}: {error}); unpack it again") from None
-        if not annotated:
-            raise UserError(f"{path}: holds no annotated instance; use the instances_*.json of COCO 2017")
-        present = set(os.listdir(images))
-        missing = sorted(name for name in names - present if not (images / name).is_file())
-        if missing:
-            raise UserError(
-                f"{images / missing[0]}: missing, {len(missing)} of {len(names)} are; unpack {split}2017.zip again"
-            )
-    if categories["train"] != categories["val"]:
-        raise UserError(f"{coco / 'annotations'}: categories of train and val differ; use the files of one release")
-    return [name for _, name in categories["train"]]

@@ -391,8 +391,9 @@ def transfer(
     from mmengine.runner import Runner
 
     from slimclr.data.miniature import write_miniature
+    from slimclr.detection.check import annotation_file, check_coco
     from slimclr.detection.recipe import build_config
-    from slimclr.detection.transfer import annotation_file, check_coco, evaluate
+    from slimclr.detection.transfer import evaluate
     from slimclr.nn.weights import load_backbone
 
     ready = time.time()

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from slimclr.data.archives import MD5, check_md5
+from slimclr.data.classes import check_other_split
 from slimclr.data.extract import available_jobs, extract_train, extract_val
 from slimclr.data.lmdb import write_lmdb
 from slimclr.data.manifest import MANIFEST, REPORT, write_manifest, write_report
@@ -23,13 +24,14 @@ def extract(
     official_md5: bool = False,
     md5: str | None = None,
     jobs: int | None = None,
+    other: Path | None = None,
 ) -> None:
     """Unpack one split into `out`/<wnid>/ or an LMDB; then write `out`/data_report.json and, last, manifest.parquet.
 
     Args:
         split: train or val.
         archive: Its archive; only read. For val also a folder of one folder per class.
-        devkit: For a val archive: the archive, or text file, that holds the images' classes.
+        devkit: For a val archive, also as `other`: the archive, or text file, that holds the images' classes.
         expect: ilsvrc2012 or subset.
         out: Folder of the split.
         lmdb: Database to write instead of the folders.
@@ -38,7 +40,10 @@ def extract(
         official_md5: Compare MD5 with what ImageNet published.
         md5: MD5 that the archive must have instead.
         jobs: Worker processes; None takes the processors that are there.
+        other: Archive or folder of the other split: where it is there, both must have the same classes.
     """
+    if other is not None:
+        check_other_split(split, archive, devkit, other)
     jobs = available_jobs() if jobs is None else jobs
     wanted = md5 or (MD5[split] if official_md5 else None)
     if split == "train":

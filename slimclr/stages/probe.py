@@ -9,6 +9,7 @@ from slimclr.build.loader import build_training_loader, build_validation_loader
 from slimclr.build.trainer import build_trainer
 from slimclr.config import Probe, fingerprint
 from slimclr.data import open_images
+from slimclr.data.classes import check_same_classes
 from slimclr.data.loaders import Images
 from slimclr.engine.distributed import Processes, processes
 from slimclr.engine.folder import finish, folder_of, identity, open_folder
@@ -54,8 +55,7 @@ def probe(
     folder = folder_of(checkpoints, recipe, part)
     allow_tf32(recipe.tf32)
     train_images, val_images = open_images(train), open_images(val)
-    if list(train_images.classes) != list(val_images.classes):
-        raise UserError(f"{val}: its classes differ from those of {train}; extract both from the same archives")
+    check_same_classes(train, train_images.classes, val, val_images.classes)
     with (
         processes(gpus, folder / "errors") as where,
         open_folder(checkpoints, recipe, part=part, main=where.main),

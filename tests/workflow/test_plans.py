@@ -64,3 +64,19 @@ def test_recordio_is_resized_as_the_config_says(resize, option, tmp_path):
     assert len(commands) == 2
     assert all(f"val.rec {option} --jobs" in line or f"train.rec {option} --jobs" in line for line in commands)
     assert counts(output)["extract_train"] == 1
+
+
+def test_val_is_compared_but_no_input_of_a_training(tmp_path):
+    config = {"runs": ["slimclr_mocov2_200ep"], "paths": {"raw": "a raw", "work": "work"}}
+    weights = "work/results/pretrain/slimclr_mocov2_200ep/weights.safetensors"
+    code, output = planned(tmp_path, weights, config=config)
+    assert code == 0, output
+    assert not [rule for rule in counts(output) if "val" in rule]
+    (extraction,) = [line for line in output.splitlines() if "slimclr extract" in line]
+    assert "--other 'a raw/ILSVRC2012_img_val.tar' --devkit 'a raw/ILSVRC2012_devkit_t12.tar.gz'" in extraction
+    (training,) = [line for line in output.splitlines() if "slimclr pretrain" in line]
+    assert "--val work/data/imagenet/val.lmdb" in training
+    assert "val.lmdb" not in "".join(line for line in output.splitlines() if line.strip().startswith("input:"))
+
+    code, output = planned(tmp_path, "work/data/imagenet/val.lmdb", config=config)
+    assert "--other 'a raw/ILSVRC2012_img_train.tar'" in output

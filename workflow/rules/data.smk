@@ -31,6 +31,7 @@ EXTRACT_OPTIONS = {
     "check_images": CONFIG.imagenet.check_images,
     "on_corrupt": CONFIG.imagenet.on_corrupt,
 }
+# The other split is no parameter either: where it is there its classes are compared, long before a probe would.
 EXTRACT_SHELL = (
     " --expect {params.expect} --check-images {params.check_images} --on-corrupt {params.on_corrupt}"
     + (" --check-md5" if CONFIG.imagenet.check_md5 else "")
@@ -64,6 +65,8 @@ rule extract_train:
         folder=lambda wildcards, output: os.path.dirname(output.manifest),
     shell:
         "train_env slimclr extract --split train --archive {params.archive:q}"
+        + option("--other", str(RAW / CONFIG.imagenet.val))
+        + option("--devkit", str(RAW / CONFIG.imagenet.devkit))
         + EXTRACT_SHELL
 
 
@@ -94,6 +97,7 @@ rule extract_val:
         folder=lambda wildcards, output: os.path.dirname(output.manifest),
     shell:
         "train_env slimclr extract --split val --archive {params.archive:q} --devkit {params.devkit:q}"
+        + option("--other", str(RAW / CONFIG.imagenet.train))
         + EXTRACT_SHELL
 
 

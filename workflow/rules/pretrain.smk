@@ -46,5 +46,7 @@ rule pretrain:
         + ON_NODE
         + SCRATCH
         + settings(lambda run: RECIPES[run].pretrain)
+        # No input, as a new one must not rerun a training: where it is there its classes are compared.
+        + option("--val", str(WORK / "data" / DATA_SET / "val.lmdb"))
         + " {params.paper} {params.data} --out {params.out:q} --checkpoints {params.checkpoints:q}"
         " --recipe {params.recipe:q} 2>&1 | tee -a {log}"

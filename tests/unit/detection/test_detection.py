@@ -235,6 +235,55 @@ def test_train_resume_and_change_of_recipe(weights: Path, coco: Path, tmp_path: 
         transfer.run_transfer(**paths, **(RECIPE | {"lr": 0.5}))
 
 
+def test_what_the_check_passes_over_trains_and_evaluates(weights: Path, coco: Path, tmp_path: Path) -> None:
+    """The cases of test_check.py that are let through, with the packages that pass over them."""
+    odd = tmp_path / "coco"
+    shutil.copytree(coco, odd)
+    odd_polygon = [8.0, 8.0, 30.0, 8.0, 8.0, 34.0, 1.0]
+    runs = {"size": [64, 72], "counts": [10, 5, 64 * 72 - 15]}
+    changes = {
+        "train": [
+            {"segmentation": [[8.0, 8.0, 30.0, 8.0]]},
+            {"segmentation": [odd_polygon]},
+            {"segmentation": {"size": [64, 72]}},
+            {"segmentation": [], "bbox": [8, 8, 0, 0]},
+            {"segmentation": [], "category_id": 5},
+            {"segmentation": [], "ignore": 1},
+            {"segmentation": runs, "iscrowd": 1},
+            {"segmentation": [], "image_id": 999},
+        ],
+        "val": [
+            {"segmentation": [odd_polygon]},
+            {"bbox": [8, 8, 0, 0], "area": 0},
+            {"segmentation": [], "category_id": 5},
+            {"segmentation": {"size": [64, 72], "counts": ":5a_4"}, "iscrowd": 1},
+            {"segmentation": [], "image_id": 999},
+        ],
+    }
+    for split, of_split in changes.items():
+        path = transfer.annotation_file(odd, split)
+        content = json.loads(path.read_text())
+        for annotation, change in zip(content["annotations"], of_split, strict=False):
+            annotation.update(change)
+        if split == "train":
+            for annotation in content["annotations"]:
+                if not annotation["iscrowd"]:
+                    del annotation["iscrowd"]
+        content["images"].append(content["images"][0])
+        path.write_text(json.dumps(content))
+    widths = transfer.run_transfer(weights=weights, coco=odd, checkpoints=tmp_path / "work", **RECIPE)
+    assert set(widths) == {"1.0", "0.5"}
+
+
+def test_both_splits_are_checked_before_anything_is_trained(weights: Path, coco: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "coco"
+    shutil.copytree(coco, broken)
+    (broken / "val2017/000000000002.jpg").write_bytes(b"<html>404</html>")
+    with pytest.raises(UserError, match=r"000000000002\.jpg: not a readable image \(1 of 4 photos\)"):
+        transfer.run_transfer(weights=weights, coco=broken, checkpoints=tmp_path / "work", **RECIPE)
+    assert not list(tmp_path.rglob("*.pth"))
+
+
 def test_newest_checkpoint_skips_one_cut_short(tmp_path: Path) -> None:
     assert transfer.newest_checkpoint(tmp_path / "none") is None
     for epoch in (2, 10):
