@@ -7,7 +7,6 @@ rule report:
         pretrain=expand("<results>/pretrain/{run}/metrics.json", run=RUN_OF),
         probe=expand("<results>/probe/{run}/metrics.json", run=RUN_OF),
         transfer=expand("<results>/transfer/{run}/metrics.json", run=TRANSFER_RUNS),
-        references=f"{ROOT}/{CONFIG.references}",
     output:
         page="<results>/report/index.html",
         markdown="<results>/report/tables.md",
@@ -32,8 +31,11 @@ rule report:
             },
             sort_keys=True,
         ),
+        # Its content and not the file: where the repository lies must not rerun this.
+        references=sha256(REFERENCES),
         results=lambda wildcards, output: os.path.dirname(os.path.dirname(output.page)),
         out=lambda wildcards, output: os.path.dirname(output.page),
     shell:
-        "train_env slimclr report --results {params.results:q} --references {input.references:q} --out {params.out:q}"
-        " --config {params.config:q} 2>&1 | tee {log}"
+        "train_env slimclr report --results {params.results:q} --out {params.out:q}"
+        + option("--references", str(REFERENCES))
+        + " --config {params.config:q} 2>&1 | tee {log:q}"
