@@ -16,7 +16,9 @@ def in_pattern(path: str) -> str:
         ValueError: It has what Snakemake takes for a wildcard or for a variable, or a control character.
     """
     if found := re.search(r"[{}<>\x00-\x1f]", path):
-        raise ValueError(f"{path!r} has {found[0]!r} in it, which Snakemake takes for its own; rename or link that folder")
+        raise ValueError(
+            f"{path!r} has {found[0]!r} in it, which Snakemake takes for its own; rename or link that folder"
+        )
     return path
 
 

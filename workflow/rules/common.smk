@@ -80,7 +80,9 @@ def option(name, value):
 # ends; Snakemake waits after SIGTERM by itself.
 STOP_AT_A_STEP = "trap '' TERM USR1; "
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-ON_NODE = " --gpus {resources.gpu:q} --gres={resources.gres:q} --nodes {resources.nodes:q}"
+ON_NODE = (
+    " --gpus {resources.gpu:q} --gres={resources.gres:q} --nodes {resources.nodes:q}"
+)
 # In the shell and not a parameter: where images are read from must not rerun what was computed of them.
 SCRATCH = option("--scratch", CONFIG.paths.scratch)
 

@@ -57,7 +57,9 @@ def is_installed(name):
     """Whether an environment is there, and was not moved since: its commands hold its place."""
     place = VENVS / name / "place"
     there = (VENVS / name / "installed.sha256").exists()
-    return there and (not place.is_symlink() or place.resolve() == place.parent.resolve())
+    return there and (
+        not place.is_symlink() or place.resolve() == place.parent.resolve()
+    )
 
 
 def install_environments():

@@ -1,5 +1,16 @@
 """Tables, figures and the page over all runs of the config."""
 
+REPORTED = json.dumps(
+    {
+        "name": " + ".join(Path(file).stem for file in workflow.configfiles),
+        # Where images are read from changes no table.
+        "config": dump(CONFIG)
+        | {"paths": {"raw": CONFIG.paths.raw, "work": CONFIG.paths.work}},
+        "recipes": {run: dump(value) for run, value in RECIPES.items()},
+    },
+    sort_keys=True,
+)
+
 
 rule report:
     input:
@@ -21,16 +32,8 @@ rule report:
         mem_mb=4000,
         runtime=30,
     params:
-        config=json.dumps(
-            {
-                "name": " + ".join(Path(file).stem for file in workflow.configfiles),
-                # Where images are read from changes no table.
-                "config": dump(CONFIG)
-                | {"paths": {"raw": CONFIG.paths.raw, "work": CONFIG.paths.work}},
-                "recipes": {run: dump(value) for run, value in RECIPES.items()},
-            },
-            sort_keys=True,
-        ),
+        # A function: a folder of the config may have braces, which a plain parameter would fill in.
+        config=lambda wildcards: REPORTED,
         # Its content and not the file: where the repository lies must not rerun this.
         references=sha256(REFERENCES),
         results=lambda wildcards, output: os.path.dirname(os.path.dirname(output.page)),
