@@ -44,13 +44,16 @@ def image_file(path: Path, *, working: Path) -> str:
 
     Args:
         path: The file.
-        working: The working directory; below it the name is relative to it, so that its own folders need no quotes.
+        working: The working directory; below it the name can be relative, so that its own folders need no quotes.
 
     Raises:
         UserError: The name would need quotes.
     """
-    name = str(path.relative_to(working)) if path.is_relative_to(working) else str(path)
-    if found := re.search(r"[^\w@%+=./-]", name):
+    needs_quotes = re.compile(r"[^\w@%+=./-]")
+    name = str(path)
+    if needs_quotes.search(name) and path.is_relative_to(working):
+        name = str(path.relative_to(working))
+    if found := needs_quotes.search(name):
         raise UserError(
             f"{path}: Snakemake passes on no image with {found[0]!r} in its path; run in the repository's folder, "
             "or name an image at another place in containers/images.yaml"

@@ -17,7 +17,7 @@ def test_what_snakemake_takes_for_its_own(name):
 
 
 def test_quotes_dollars_and_spaces_are_fine_in_a_path_of_the_config():
-    name = "/my \"wörk\" it's $HOME `id`, a:b\\c"
+    name = '/my "wörk" it\'s $HOME `id`, a:b\\c'
     assert places.in_pattern(name) == name
 
 
@@ -34,7 +34,7 @@ def test_apptainer_does_not_start_in(name):
 
 
 def test_apptainer_takes_spaces_and_quotes():
-    places.in_container([FINE, Path("/my \"data\" it's $HOME")], working=Path("/my wörk $HOME"))
+    places.in_container([FINE, Path('/my "data" it\'s $HOME')], working=Path("/my wörk $HOME"))
 
 
 def test_an_image_below_the_working_directory_needs_no_quotes():
@@ -47,9 +47,9 @@ def test_an_image_below_the_working_directory_needs_no_quotes():
 
 def test_slurm():
     places.on_cluster(FINE / "python", [Path("/my wörk/Snakefile")], working=Path("/a, b"))
-    with pytest.raises(UserError, match="/my repository/.venvs/train/bin/python: Snakemake submits no job to Slurm"):
+    with pytest.raises(UserError, match=r"/my repository/.venvs/train/bin/python: Snakemake submits no job to Slurm"):
         places.on_cluster(Path("/my repository/.venvs/train/bin/python"), [FINE], working=FINE)
     for name in ("it's", 'a"b', "$HOME", "a`b", "a\\b"):
         for snakefile, working in ((Path("/") / name / "Snakefile", FINE), (FINE, Path("/") / name)):
-            with pytest.raises(UserError, match=f"/.*{name[:1]}.*: Snakemake submits no job to Slurm"):
+            with pytest.raises(UserError, match=r"/\S+: Snakemake submits no job to Slurm with"):
                 places.on_cluster(FINE, [snakefile], working=working)
