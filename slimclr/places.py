@@ -6,8 +6,6 @@ from pathlib import Path
 
 from slimclr.errors import UserError
 
-_MEND = "rename that folder"
-
 
 def in_pattern(path: str) -> str:
     """A path of the config that becomes part of Snakemake's patterns.
@@ -34,9 +32,11 @@ def in_container(paths: Iterable[Path], *, working: Path) -> None:
     """
     for path in paths:
         if found := re.search(r"[,:\\\x00-\x1f]", str(path)):
-            raise UserError(f"{path}: apptainer binds no folder with {found[0]!r} in its name; {_MEND}")
+            raise UserError(f"{path}: apptainer binds no folder with {found[0]!r} in its name; rename that folder")
     if found := re.search(r"""['",:\\\x00-\x1f]""", str(working)):
-        raise UserError(f"{working}: apptainer cannot start in a folder with {found[0]!r} in its name; {_MEND}")
+        raise UserError(
+            f"{working}: apptainer cannot start in a folder with {found[0]!r} in its name; rename that folder"
+        )
 
 
 def image_file(path: Path, *, working: Path) -> str:
@@ -73,7 +73,11 @@ def on_cluster(python: Path, files: Iterable[Path], *, working: Path) -> None:
         UserError: A name would be taken apart or expanded on the way.
     """
     if found := re.search(r"[^\w@%+=:,./-]", str(python)):
-        raise UserError(f"{python}: Snakemake submits no job to Slurm with {found[0]!r} in this path; {_MEND}")
+        raise UserError(
+            f"{python}: Snakemake submits no job to Slurm with {found[0]!r} in this path; rename that folder"
+        )
     for path in (*files, working):
         if found := re.search(r"""['"$`\\\x00-\x1f]""", str(path)):
-            raise UserError(f"{path}: Snakemake submits no job to Slurm with {found[0]!r} in this path; {_MEND}")
+            raise UserError(
+                f"{path}: Snakemake submits no job to Slurm with {found[0]!r} in this path; rename that folder"
+            )
