@@ -10,8 +10,11 @@ IMAGES = yaml.safe_load((ROOT / "containers/images.yaml").read_text())
 
 def image(name):
     """The container image of a rule; none without containers, as Snakemake would look at its path all the same."""
-    if not IN_CONTAINERS:
-        return None
+    return lambda wildcards: image_path(name) if IN_CONTAINERS else None
+
+
+def image_path(name):
+    """A container image: a digest at a registry, or a local file."""
     entry = IMAGES[name]
     if entry["reference"] and entry["digest"]:
         return f"docker://{entry['reference']}@{entry['digest']}"
@@ -20,7 +23,7 @@ def image(name):
 
 def image_is_there(name):
     """No input files; a local image that is missing is refused."""
-    path = image(name)
+    path = image_path(name)
     if path.startswith("docker://") or os.path.exists(path):
         return []
     raise WorkflowError(
