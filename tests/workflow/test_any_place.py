@@ -1,6 +1,6 @@
 """Where repository, environment and data lie: it reruns nothing, and any name that can work does.
 
-The DAG runs for real; in its environments is a make-believe `slimclr` that prints its words and makes what it is asked for.
+The DAG runs for real; in its environments is a make-believe `slimclr` that prints its words and makes what is asked for.
 """
 
 import hashlib
@@ -180,7 +180,6 @@ def test_the_real_commands_from_the_miniature_to_the_lmdb(tmp_path):
     assert code == 0, output
     assert lmdb.stat().st_size > 1_000_000
     assert "images" in (tmp_path / f"work {ODD}/logs/data/convert_val.log").read_text()
-
 
 
 def test_any_name_works_for_repository_data_and_results(tmp_path):
