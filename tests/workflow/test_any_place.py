@@ -1,6 +1,6 @@
 """Where repository, environment and data lie: it reruns nothing, and any name that can work does.
 
-The DAG runs for real; in its environments is a make-believe `slimclr` that prints its words and makes what is asked for.
+The DAG runs for real; in its environments is a make-believe `slimclr` that prints its words and makes the files.
 """
 
 import hashlib
