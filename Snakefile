@@ -10,6 +10,7 @@ if not workflow.configfiles:
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/containers.smk"
 include: "workflow/rules/environments.smk"
 
 
@@ -49,4 +50,4 @@ rule clean_checkpoints:
         checkpoints=str(WORK / "checkpoints"),
         results=str(WORK / "results"),
     shell:
-        "train_env slimclr clean-checkpoints --checkpoints {params.checkpoints} --results {params.results} | tee {log}"
+        "train_env slimclr clean-checkpoints --checkpoints {params.checkpoints:q} --results {params.results:q} | tee {log:q}"

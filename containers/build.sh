@@ -52,8 +52,8 @@ stage_context() {
   git ls-files --cached --others --exclude-standard -z -- pyproject.toml README.md containers envs config slimclr |
     while IFS= read -r -d '' file; do [ -e "$file" ] && printf '%s\0' "$file"; done |
     tar --null --files-from - -c | tar -C "$context" -x
-  local wheels=${SLIMCLR_WHEELS:-../shared/wheels}
-  if [ -n "${BASE:-}" ] && compgen -G "$wheels/onedl_mmcv-*.whl" >/dev/null; then
+  local wheels=${SLIMCLR_WHEELS:-}
+  if [ -n "${BASE:-}" ] && [ -n "$wheels" ] && compgen -G "$wheels/onedl_mmcv-*.whl" >/dev/null; then
     cp "$wheels"/onedl_mmcv-*.whl "$context/wheels/"
   fi
   # the same files give the same layers, whenever they were checked out

@@ -42,7 +42,7 @@ def planned(folder: Path, *options: str) -> list[dict[str, str]]:
             pairs = (pair.partition("=") for pair in match[1].split(", "))
             wanted = {*COLUMNS, "gres", "slurm_partition", "slurm_account", "slurm_extra"}
             jobs[-1] |= {key: value for key, _, value in pairs if key in wanted}
-    jobs = [job for job in jobs if job["rule"] not in ("all", "environment")]
+    jobs = [job for job in jobs if job["rule"] != "all"]
     return sorted(jobs, key=lambda job: (job["rule"], job.get("run", "")))
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # envs/install.sh NAME [PREFIX]: install envs/NAME.lock into .venvs/NAME, checked against its hashes. Does nothing when
-# that lock is installed already; refuses to replace PREFIX, an environment in use. Both the Makefile and
-# workflow/rules/environments.smk call it.
+# that lock is installed already, here and not where the repository lay before; refuses to replace PREFIX, an environment
+# in use. Both the Makefile and workflow/rules/environments.smk call it.
 set -euo pipefail
 name=${1:?usage: envs/install.sh NAME [PREFIX]}
 in_use=${2:-}
@@ -11,15 +11,20 @@ venv=.venvs/$name
 marker=$venv/installed.sha256
 [ -f "$lock" ] || { echo "envs/install.sh: no such environment: $name (there is no $lock)" >&2; exit 2; }
 
+wanted=$(sha256sum <"$lock" | cut -d' ' -f1)
+# An environment's commands hold its place, which a link in it names: moved, none of them would run.
+installed() {
+  [ "$(cat "$marker" 2>/dev/null)" = "$wanted" ] && { [ ! -L "$venv/place" ] || [ "$venv/place" -ef "$venv" ]; }
+}
+# Also where .venvs may not be written to.
+installed && exit 0
 mkdir -p .venvs
 exec 9>".venvs/$name.lock"
 flock 9
-
-wanted=$(sha256sum <"$lock" | cut -d' ' -f1)
-[ "$(cat "$marker" 2>/dev/null)" = "$wanted" ] && exit 0
+installed && exit 0
 # Snakemake itself runs in one of these environments: taking it away under its feet would break every later job.
 if [ -n "$in_use" ] && [ "$(readlink -f "$venv")" = "$(readlink -f "$in_use")" ]; then
-  echo "envs/install.sh: $lock changed since .venvs/$name was installed, and Snakemake runs in it: run 'make .venvs/$name' first" >&2
+  echo "envs/install.sh: .venvs/$name is not $lock in this place, and Snakemake runs in it: run 'make .venvs/$name' first" >&2
   exit 1
 fi
 
@@ -48,8 +53,15 @@ if command -v uv >/dev/null; then
   uv=uv
 else
   # uv from pip, in an environment of its own, so that a machine with nothing but Python is enough
-  [ -x .venvs/uv/bin/uv ] || { python3 -m venv .venvs/uv && .venvs/uv/bin/pip install --quiet 'uv>=0.8'; }
   uv=$PWD/.venvs/uv/bin/uv
+  (
+    flock 8
+    if [ ! -x "$uv" ] || ! cmp --silent envs/uv.lock .venvs/uv/installed; then
+      python3 -m venv .venvs/uv
+      .venvs/uv/bin/python -m pip install --quiet --require-hashes --no-deps -r envs/uv.lock
+      cp envs/uv.lock .venvs/uv/installed
+    fi
+  ) 8>.venvs/uv.lock
 fi
 
 rm -rf "$venv"
@@ -63,8 +75,8 @@ detection)
   rows=$(awk '/^[a-z]/ {keep = ($1 !~ /^onedl-/)} keep' "$lock")
   "${install[@]}" --require-hashes --no-deps -r /dev/stdin <<<"$rows"
   # A ready wheel saves the 10 to 20 minutes of compiling mmcv; it has operators for the CPU only.
-  wheels=${SLIMCLR_WHEELS:-../shared/wheels}
-  if [ "$FORCE_CUDA" != 1 ] && compgen -G "$wheels/onedl_mmcv-*.whl" >/dev/null; then
+  wheels=${SLIMCLR_WHEELS:-}
+  if [ "$FORCE_CUDA" != 1 ] && [ -n "$wheels" ] && compgen -G "$wheels/onedl_mmcv-*.whl" >/dev/null; then
     "${install[@]}" --no-deps "$wheels"/onedl_mmcv-*.whl
   else
     echo "envs/install.sh: compiling mmcv's ops (10 to 20 minutes on 2 cores)" >&2
@@ -80,5 +92,6 @@ detection)
   ;;
 esac
 "${install[@]}" --no-deps --no-build-isolation --editable .
+ln -sfn "$PWD/$venv" "$venv/place"
 printf '%s\n' "$wanted" >"$marker.part"
 mv "$marker.part" "$marker"

@@ -13,11 +13,13 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from slimclr.arch import CIFAR_BLOCKS, DEPTHS, arch_name, width_channels
 from slimclr.errors import UserError
+from slimclr.places import in_pattern
 
+PathName = Annotated[str, AfterValidator(in_pattern)]
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -392,8 +394,8 @@ class Recipe(Model):
 class Paths(Model):
     """Where things lie. Relative paths start at the folder that Snakemake runs in."""
 
-    raw: str = Field("raw", description="The archives and COCO; only read, must exist.")
-    work: str = Field(".", description="data/, results/, checkpoints/, logs/ and benchmarks/ are made here.")
+    raw: PathName = Field("raw", description="The archives and COCO; only read, must exist.")
+    work: PathName = Field(".", description="data/, results/, checkpoints/, logs/ and benchmarks/ are made here.")
     scratch: str | None = Field(
         None,
         description="Folder on each node's own disk, for instance `/scratch/$USER`: pre-training and probes copy the "
@@ -405,12 +407,12 @@ class Paths(Model):
 class ImageNet(Model):
     """The three archives below `paths.raw`; they are only read."""
 
-    train: str = Field("ILSVRC2012_img_train.tar", description="Training images, a tar of one tar per class.")
-    val: str = Field(
+    train: PathName = Field("ILSVRC2012_img_train.tar", description="Training images, a tar of one tar per class.")
+    val: PathName = Field(
         "ILSVRC2012_img_val.tar",
         description="Validation images, flat; or a folder in which they are sorted already, as `<wnid>/<image>`.",
     )
-    devkit: str = Field(
+    devkit: PathName = Field(
         "ILSVRC2012_devkit_t12.tar.gz",
         description="Development kit: classes of the validation images; or a text file (`*.txt`) of lines `name wnid`. "
         "Not read when val is a folder.",
@@ -482,13 +484,13 @@ class Config(Model):
     paths: Paths = Paths()
     imagenet: ImageNet = ImageNet()
     miniature: Miniature | None = Field(None, description="Null: the archives and COCO are the user's own.")
-    cifar10: str | None = Field(
+    cifar10: PathName | None = Field(
         None,
         min_length=1,
         description="CIFAR-10 in place of ImageNet: `cifar-10-python.tar.gz`, or an archive or folder of "
         "`train/<class>/<image>` and `test/<class>/<image>`, below paths.raw; only read. Null: ImageNet.",
     )
-    coco: str = Field("coco", description="Folder below paths.raw: annotations/, train2017/, val2017/.")
+    coco: PathName = Field("coco", description="Folder below paths.raw: annotations/, train2017/, val2017/.")
     recipes: str = Field("config/runs", description="Folder of the recipes; relative: to the repository.")
     references: str = Field("config/references.yaml", description="Published figures; relative: to the repository.")
     runs: tuple[RunName, ...] = Field(min_length=1, description="Runs to make; each is a recipe of that name.")

@@ -196,12 +196,8 @@ def parse_dry_run(text: str) -> list[Job]:
             blocks[-1][1][key] = value
         else:
             inside = False
-    # A target without files of its own is no work, nor is an environment that is installed.
-    work = [
-        (rule, block)
-        for rule, block in blocks
-        if "output" in block and not (rule == "environment" and os.path.exists(block["output"]))
-    ]
+    # A target without files of its own is no work.
+    work = [(rule, block) for rule, block in blocks if "output" in block]
     names = [" ".join([rule, *_pairs(block.get("wildcards", "")).values()]) for rule, block in work]
     writer = {path: name for name, (_, block) in zip(names, work, strict=True) for path in _paths(block, "output")}
     return [
@@ -219,7 +215,7 @@ def parse_dry_run(text: str) -> list[Job]:
 
 
 def _paths(block: dict[str, str], key: str) -> tuple[str, ...]:
-    return tuple(path.removesuffix(" (ancient)") for path in block.get(key, "").split(", ") if path)
+    return tuple(filter(None, block.get(key, "").split(", ")))
 
 
 def _pairs(text: str) -> dict[str, str]:

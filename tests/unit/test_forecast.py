@@ -149,7 +149,7 @@ DRY_RUN = """\
 Building DAG of jobs...
 [Tue Nov 24 23:36:16 2026]
 localrule convert:
-    input: .venvs/train/installed.sha256, data/train/manifest.parquet
+    input: data/train/manifest.parquet
     output: data/train.lmdb
     jobid: 3
     wildcards: split=train
@@ -181,7 +181,7 @@ def test_the_demos_jobs_are_those_of_snakemake(tmp_path, monkeypatch):
     folder, machine = read_profile("local", ROOT)
     config = ROOT / "config/demo.yaml"
     jobs, _ = planned_jobs(["all"], config=config, profile=folder, machine=machine, root=ROOT, gpus=0)
-    by_name = {job.name: job for job in jobs if job.rule != "environment"}
+    by_name = {job.name: job for job in jobs}
     runs = [
         f"{rule} {run}"
         for rule in ("pretrain", "probe", "transfer")

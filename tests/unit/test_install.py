@@ -1,6 +1,7 @@
 """envs/install.sh looks for CUDA's compiler before it builds; `uv` and `nvcc` are faked."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -66,6 +67,62 @@ def test_a_compiler_for_gpus_is_found(install, tmp_path, found):
     assert all(line.startswith("1 unset ") for line in called)
     (build,) = [line for line in called if "--no-build-isolation-package onedl-mmcv" in line]
     assert "--config-settings-package onedl-mmcv:" in build  # else uv takes an earlier build for the CPU from its cache
+
+
+def test_an_environment_that_was_moved_is_made_again(install, tmp_path):
+    assert install()[0].returncode == 0
+    calls = len(install()[1])
+    assert calls > 0
+    assert len(install()[1]) == calls  # it is there
+    place = tmp_path / ".venvs/detection/place"
+    place.unlink()
+    place.symlink_to(tmp_path / "where/it/was")
+    done, called = install()
+    assert done.returncode == 0, done.stderr
+    assert len(called) > calls
+    assert place.resolve() == (tmp_path / ".venvs/detection").resolve()
+
+
+def test_no_wheel_is_taken_from_a_folder_that_nobody_named(install, tmp_path):
+    beside = tmp_path.parent / "shared/wheels"
+    beside.mkdir(parents=True)
+    try:
+        for folder in (beside, tmp_path):
+            (folder / "onedl_mmcv-2-py3-none-any.whl").touch()
+        _, called = install(SLIMCLR_WHEELS="")
+        assert not any(".whl" in line for line in called)
+        (tmp_path / ".venvs/detection/installed.sha256").unlink()
+        assert any(f"{tmp_path}/onedl_mmcv-2" in line for line in install()[1])
+    finally:
+        shutil.rmtree(beside.parent)
+
+
+def test_uv_is_one_version_with_its_hashes(tmp_path):
+    """Where no uv is on PATH; `python3 -m venv` is faked and makes a python that writes down what it is asked."""
+    (tmp_path / "envs").mkdir()
+    for name in ("install.sh", "uv.lock", "recordio.lock"):
+        shutil.copy(ROOT / "envs" / name, tmp_path / "envs")
+    fake, made = tmp_path / "bin/python3", tmp_path / ".venvs/uv/bin"
+    fake.parent.mkdir()
+    fake.write_text(
+        f"#!/bin/sh\nmkdir -p {made}\n"
+        f"printf '#!/bin/sh\\necho \"$@\" >>{tmp_path}/asked\n' >{made}/python\n"
+        f"printf '#!/bin/sh\\nmkdir -p {tmp_path}/.venvs/recordio\n' >{made}/uv\n"
+        f"chmod 755 {made}/*\n"
+    )
+    fake.chmod(0o755)
+    path = ":".join([str(fake.parent), *(p for p in os.environ["PATH"].split(":") if not (Path(p) / "uv").exists())])
+    for _ in range(2):
+        command = [tmp_path / "envs/install.sh", "recordio"]
+        done = subprocess.run(command, env=os.environ | {"PATH": path}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        (tmp_path / ".venvs/recordio/installed.sha256").unlink()
+    (asked,) = (tmp_path / "asked").read_text().splitlines()
+    assert "--require-hashes" in asked
+    assert asked.endswith("-r envs/uv.lock")
+    lock = (tmp_path / "envs/uv.lock").read_text()
+    assert len(re.findall(r"^[a-z].*==[0-9.]+ ", lock, re.MULTILINE)) == 1
+    assert "--hash=sha256:" in lock
 
 
 def test_operators_for_the_cpu_only_need_no_compiler_for_gpus(install, tmp_path):

@@ -49,7 +49,11 @@ def started(tmp_path):
     program.write_text(APPTAINER.format(out=tmp_path))
     program.chmod(0o755)
 
-    environment = {"PATH": f"{program.parent}:{os.environ['PATH']}", "HOME": os.environ["HOME"]}
+    environment = {
+        "PATH": f"{program.parent}:{os.environ['PATH']}",
+        "HOME": os.environ["HOME"],
+        "PYTHONPATH": str(ROOT),
+    }
     environment |= {"APPTAINER_BIND": "/of/mine", "NCCL_DEBUG": "INFO", "PIP_NO_INDEX": "1", "OMP_NUM_THREADS": "77"}
     command = [SNAKEMAKE, str(tmp_path / "raw/ILSVRC2012_img_val.tar"), "--snakefile", str(repository / "Snakefile")]
     command += ["--profile", str(repository / "workflow/profiles/local"), "--sdm", "apptainer", "--cores", "2"]

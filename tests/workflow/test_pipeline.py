@@ -103,7 +103,7 @@ class Pipeline:
         )
 
     def planned(self):
-        """Names of the jobs that making everything would take, with their run; environments are left out."""
+        """Names of the jobs that making everything would take, with their run."""
         done = self.run("all", "-n")
         assert done.returncode == 0, done.stdout
         assert "Nothing to be done" in done.stdout or "Job stats:" in done.stdout
@@ -113,7 +113,7 @@ class Pipeline:
                 jobs.append(line.split()[1].rstrip(":"))
             elif line.strip().startswith("wildcards: run="):
                 jobs[-1] += " " + line.split("run=")[1]
-        return sorted({job for job in jobs if job != "all" and not job.startswith("environment")})
+        return sorted({job for job in jobs if job != "all"})
 
     def metrics(self, stage, run):
         return json.loads((self.folder / "work/results" / stage / run / "metrics.json").read_text())

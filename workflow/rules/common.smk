@@ -4,12 +4,10 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
-import sys
 from pathlib import Path
 
-import yaml
+from slimclr import places
 from slimclr.config import (
     decisive,
     dump,
@@ -20,20 +18,29 @@ from slimclr.config import (
 )
 from slimclr.errors import UserError
 from slimclr.files import sha256
-from slimclr.machine import gpu_count, gpu_names
+from slimclr.machine import gpu_names
 from snakemake.exceptions import WorkflowError
 
-ROOT = Path(workflow.basedir)
+ROOT = Path(workflow.basedir).absolute()
 
 
-try:
-    CONFIG = load_config(
-        config,
-        name=" + ".join(map(str, workflow.configfiles)) or "config",
-    )
-    RECIPES = load_recipes(CONFIG, ROOT)
-except UserError as error:
-    raise WorkflowError(str(error))
+def checked(function, *arguments, **named):
+    """What a function of slimclr gives; what it says to the user ends Snakemake."""
+    try:
+        return function(*arguments, **named)
+    except UserError as error:
+        raise WorkflowError(str(error))
+
+
+CONFIG = checked(
+    load_config,
+    config,
+    name=" + ".join(map(str, workflow.configfiles)) or "config",
+)
+RECIPES = checked(load_recipes, CONFIG, ROOT)
+REFERENCES = ROOT / CONFIG.references
+if not REFERENCES.is_file():
+    raise WorkflowError(f"references: {REFERENCES} does not exist; correct the config")
 
 WORK = Path(CONFIG.paths.work)
 RAW = Path(CONFIG.paths.raw)
@@ -52,38 +59,32 @@ SEED_OF = {
 }
 TRANSFER_RUNS = [folder for folder, run in RUN_OF.items() if RECIPES[run].transfer]
 
-# With `--sdm apptainer` a rule's commands are on PATH in its image, otherwise in its virtual environment. This is a
-# prefix of the shell and not a parameter: where a command lies must not rerun what it computed.
+# With `--sdm apptainer` a rule's commands are on PATH in its image, otherwise in its virtual environment.
 IN_CONTAINERS = "apptainer" in {
     method.name.lower() for method in workflow.deployment_settings.deployment_method
 }
+ON_CLUSTER = workflow.resource_settings.nodes is not None or workflow.remote_exec
 
 
-def in_environment(name):
-    """A shell function that runs its arguments in an environment; braces are doubled for Snakemake."""
-    folder = "" if IN_CONTAINERS else f"{ROOT}/.venvs/{name}/bin/"
-    return f'{name}_env() {{{{ {folder}"$@"; }}}}; '
-
-
-def option(name, value):
-    """An option in the shell that is no parameter; without a value none. Braces are doubled for Snakemake."""
-    text = f" {name} {shlex.quote(value)}" if value else ""
+def in_shell(text):
+    """A piece of a rule's shell as Snakemake wants it, which takes single braces for its own."""
     return text.replace("{", "{{").replace("}", "}}")
 
 
-# A prefix replaces Snakemake's own, without which a command that fails before `| tee` would count as a success.
-shell.prefix(
-    "set -euo pipefail; "
-    + "".join(in_environment(name) for name in ("train", "detection", "recordio"))
-)
+def option(name, value):
+    """An option in the shell that is no parameter; without a value none."""
+    return in_shell(f" {name} {shlex.quote(value)}") if value else ""
+
+
 # Slurm signals every process of a job. Snakemake, the shell and tee wait for the training, which writes a checkpoint and
 # ends; Snakemake waits after SIGTERM by itself.
 STOP_AT_A_STEP = "trap '' TERM USR1; "
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-ON_NODE = " --gpus {resources.gpu} --gres={resources.gres:q} --nodes {resources.nodes}"
+ON_NODE = (
+    " --gpus {resources.gpu:q} --gres={resources.gres:q} --nodes {resources.nodes:q}"
+)
 # In the shell and not a parameter: where images are read from must not rerun what was computed of them.
 SCRATCH = option("--scratch", CONFIG.paths.scratch)
-IMAGES = yaml.safe_load((ROOT / "containers/images.yaml").read_text())
 
 
 pathvars:
@@ -97,95 +98,6 @@ pathvars:
 wildcard_constraints:
     run="|".join(map(re.escape, RUN_OF)),
     split="train|val",
-    environment="[a-z]+",
-
-
-def environment(name):
-    """The marker of an installed environment; its age does not rerun what was computed with it.
-
-    An outdated environment is refused here instead of being rebuilt by its rule: Snakemake does not look for changed
-    parameters behind an ancient input that is still to be made.
-    """
-    if IN_CONTAINERS:
-        # Asked for by jobs alone: an image that no job needs may be missing.
-        return lambda wildcards: image_is_there(name)
-    marker = ROOT / ".venvs" / name / "installed.sha256"
-    wanted = sha256(ROOT / "envs" / f"{name}.lock")
-    if marker.exists() and marker.read_text().strip() != wanted:
-        raise WorkflowError(
-            f"envs/{name}.lock changed since .venvs/{name} was installed; run 'make .venvs/{name}'"
-        )
-    return ancient(str(marker))
-
-
-def image(name):
-    """The container image of a rule."""
-    entry = IMAGES[name]
-    if entry["reference"] and entry["digest"]:
-        return f"docker://{entry['reference']}@{entry['digest']}"
-    return str(ROOT / entry["sif"])
-
-
-def image_is_there(name):
-    """No input files, unless a local image is missing."""
-    path = image(name)
-    if path.startswith("docker://") or os.path.exists(path):
-        return []
-    raise WorkflowError(
-        f"containers/images.yaml: {name}: {path} does not exist; put the image there, name another one, "
-        "or run without --sdm apptainer"
-    )
-
-
-def enter_containers():
-    """Tell apptainer, by its environment variables, what a container sees beside its image and the working directory.
-
-    The profiles' `apptainer-args` say how it is started; what is here depends on the config and the machine. Jobs that
-    Slurm runs inherit it and find their own out again.
-    """
-    program = "APPTAINER" if shutil.which("apptainer") else "SINGULARITY"
-    inputs = CONFIG.imagenet
-    raw = [CONFIG.coco, inputs.train, inputs.val, inputs.devkit, CONFIG.cifar10 or ""]
-    work = ["", "data", "results", "checkpoints"]
-    places = [ROOT, ROOT / CONFIG.references]
-    places += [RAW / name for name in raw] + [WORK / name for name in work]
-    # Links below them lead out as well: parts of COCO, a data set, one run's results. None lies among the images.
-    below = [(RAW / CONFIG.coco).glob("*")]
-    below += [
-        (WORK / name).glob(pattern) for name in work[1:] for pattern in ("*", "*/*")
-    ]
-    places += [path for paths in below for path in paths if path.is_symlink()]
-    made = [WORK]
-    if CONFIG.paths.scratch:
-        made.append(Path(os.path.expandvars(CONFIG.paths.scratch)))
-        for key in re.findall(r"\$\{?(\w+)", CONFIG.paths.scratch):
-            os.environ[f"{program}ENV_{key}"] = os.environ.get(key, "")
-    for place in map(Path.absolute, made):
-        places.append(next(path for path in (place, *place.parents) if path.exists()))
-    # A job's commands name a path as it is written; a link on the way ends at the resolved one.
-    paths = {path for place in places for path in (place.absolute(), place.resolve())}
-    paths = {path for path in paths if path.exists() and path != Path("/")}
-    binds = [str(path) for path in sorted(paths) if not paths & set(path.parents)]
-    given = os.environ.get(f"{program}_BIND", "").split(",")
-    os.environ[f"{program}_BIND"] = ",".join(dict.fromkeys(filter(None, given + binds)))
-
-    # `--cleanenv` keeps everything out, also what a job needs of its machine.
-    for key in list(os.environ):
-        if key.startswith(("CUDA_VISIBLE_DEVICES", "NCCL_", "GLOO_", "SLURM_")):
-            os.environ[f"{program}ENV_{key}"] = os.environ[key]
-
-    # Home is the working directory there; what libraries would leave in it lies beside Snakemake's own files.
-    for key in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
-        os.environ[f"{program}ENV_{key}"] = os.path.abspath(f".snakemake/{key}")
-
-    # --nv, where a GPU is asked for: a Slurm job knows whether it has one, on one machine it is there or not.
-    asked = [os.environ.get(f"SLURM_{name}") for name in ("JOB_GPUS", "GPUS_ON_NODE")]
-    if gpu_count() and (any(asked) or "SLURM_JOB_ID" not in os.environ):
-        os.environ[f"{program}_NV"] = "1"
-
-
-if IN_CONTAINERS:
-    enter_containers()
 
 
 def recipe(wildcards):
@@ -233,9 +145,6 @@ def share_of_cores(gpus=lambda wildcards: 0):
         return max(1, cores * held // there if held and there else cores // 2)
 
     return threads
-
-
-ON_CLUSTER = workflow.resource_settings.nodes is not None or workflow.remote_exec
 
 
 def at_hand(wanted):

@@ -22,7 +22,7 @@ if CONFIG.miniature:
             seed=CONFIG.miniature.seed,
             raw=lambda wildcards, output: os.path.dirname(output.train),
         shell:
-            "train_env slimclr miniature --seed {params.seed} --out {params.raw} 2>&1 | tee {log}"
+            "train_env slimclr miniature --seed {params.seed:q} --out {params.raw:q} 2>&1 | tee {log:q}"
 
 
 # What the two extractions have in common. An MD5 changes nothing in their output, so it is no parameter.
@@ -33,10 +33,10 @@ EXTRACT_OPTIONS = {
 }
 # The other split is no parameter either: where it is there its classes are compared, long before a probe would.
 EXTRACT_SHELL = (
-    " --expect {params.expect} --check-images {params.check_images} --on-corrupt {params.on_corrupt}"
+    " --expect {params.expect:q} --check-images {params.check_images:q} --on-corrupt {params.on_corrupt:q}"
     + (" --check-md5" if CONFIG.imagenet.check_md5 else "")
     + ("" if CONFIG.imagenet.keep_folder else " --lmdb {output.lmdb:q}")
-    + " --out {params.folder:q} 2>&1 | tee {log}"
+    + " --out {params.folder:q} 2>&1 | tee {log:q}"
 )
 
 
@@ -122,4 +122,4 @@ if CONFIG.imagenet.keep_folder:
         params:
             folder=lambda wildcards, input: os.path.dirname(input.manifest),
         shell:
-            "train_env slimclr convert --folder {params.folder:q} --out {output.lmdb:q} 2>&1 | tee {log}"
+            "train_env slimclr convert --folder {params.folder:q} --out {output.lmdb:q} 2>&1 | tee {log:q}"

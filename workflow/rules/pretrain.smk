@@ -34,19 +34,19 @@ rule pretrain:
     params:
         recipe=lambda wildcards: section(recipe(wildcards).pretrain),
         seed=lambda wildcards: SEED_OF[wildcards.run],
-        paper=lambda wildcards: "--paper" if recipe(wildcards).paper else "",
-        data=lambda wildcards, input: f"--data {input.data}" if input.data else "",
+        paper=lambda wildcards: ["--paper"] if recipe(wildcards).paper else [],
+        data=lambda wildcards, input: ["--data", input.data] if input.data else [],
         out=lambda wildcards, output: os.path.dirname(output.weights),
         checkpoints=lambda wildcards: str(
             WORK / f"checkpoints/pretrain/{wildcards.run}"
         ),
     shell:
         STOP_AT_A_STEP
-        + "train_env slimclr pretrain --name {wildcards.run} --seed {params.seed}"
+        + "train_env slimclr pretrain --name {wildcards.run:q} --seed {params.seed:q}"
         + ON_NODE
         + SCRATCH
         + settings(lambda run: RECIPES[run].pretrain)
         # No input, as a new one must not rerun a training: where it is there its classes are compared.
         + option("--val", str(WORK / "data" / DATA_SET / "val.lmdb"))
-        + " {params.paper} {params.data} --out {params.out:q} --checkpoints {params.checkpoints:q}"
-        " --recipe {params.recipe:q} 2>&1 | tee -a {log}"
+        + " {params.paper:q} {params.data:q} --out {params.out:q} --checkpoints {params.checkpoints:q}"
+        " --recipe {params.recipe:q} 2>&1 | tee -a {log:q}"

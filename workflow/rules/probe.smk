@@ -31,9 +31,9 @@ rule probe:
         checkpoints=lambda wildcards: str(WORK / f"checkpoints/probe/{wildcards.run}"),
     shell:
         STOP_AT_A_STEP
-        + "train_env slimclr probe --name {wildcards.run} --seed {params.seed}"
+        + "train_env slimclr probe --name {wildcards.run:q} --seed {params.seed:q}"
         + ON_NODE
         + SCRATCH
         + settings(lambda run: RECIPES[run].probe)
         + " --weights {input.weights:q} --train {input.train:q} --val {input.val:q} --out {output.metrics:q}"
-        " --checkpoints {params.checkpoints:q} --recipe {params.recipe:q} 2>&1 | tee -a {log}"
+        " --checkpoints {params.checkpoints:q} --recipe {params.recipe:q} 2>&1 | tee -a {log:q}"

@@ -23,13 +23,13 @@ rule convert_recordio:
         runtime=600,
     params:
         resize=(
-            f"--resize {CONFIG.imagenet.recordio_resize}"
+            ["--resize", CONFIG.imagenet.recordio_resize]
             if CONFIG.imagenet.recordio_resize
-            else ""
+            else []
         ),
     shell:
-        "recordio_env slimclr recordio --data {input.lmdb:q} --out {output.rec:q} {params.resize} --jobs {threads}"
-        " 2>&1 | tee {log}"
+        "recordio_env slimclr recordio --data {input.lmdb:q} --out {output.rec:q} {params.resize:q} --jobs {threads:q}"
+        " 2>&1 | tee {log:q}"
 
 
 rule recordio:

@@ -1,5 +1,16 @@
 """Tables, figures and the page over all runs of the config."""
 
+REPORTED = json.dumps(
+    {
+        "name": " + ".join(Path(file).stem for file in workflow.configfiles),
+        # Where images are read from changes no table.
+        "config": dump(CONFIG)
+        | {"paths": {"raw": CONFIG.paths.raw, "work": CONFIG.paths.work}},
+        "recipes": {run: dump(value) for run, value in RECIPES.items()},
+    },
+    sort_keys=True,
+)
+
 
 rule report:
     input:
@@ -7,7 +18,6 @@ rule report:
         pretrain=expand("<results>/pretrain/{run}/metrics.json", run=RUN_OF),
         probe=expand("<results>/probe/{run}/metrics.json", run=RUN_OF),
         transfer=expand("<results>/transfer/{run}/metrics.json", run=TRANSFER_RUNS),
-        references=f"{ROOT}/{CONFIG.references}",
     output:
         page="<results>/report/index.html",
         markdown="<results>/report/tables.md",
@@ -22,18 +32,13 @@ rule report:
         mem_mb=4000,
         runtime=30,
     params:
-        config=json.dumps(
-            {
-                "name": " + ".join(Path(file).stem for file in workflow.configfiles),
-                # Where images are read from changes no table.
-                "config": dump(CONFIG)
-                | {"paths": {"raw": CONFIG.paths.raw, "work": CONFIG.paths.work}},
-                "recipes": {run: dump(value) for run, value in RECIPES.items()},
-            },
-            sort_keys=True,
-        ),
+        # A function: a folder of the config may have braces, which a plain parameter would fill in.
+        config=lambda wildcards: REPORTED,
+        # Its content and not the file: where the repository lies must not rerun this.
+        references=sha256(REFERENCES),
         results=lambda wildcards, output: os.path.dirname(os.path.dirname(output.page)),
         out=lambda wildcards, output: os.path.dirname(output.page),
     shell:
-        "train_env slimclr report --results {params.results:q} --references {input.references:q} --out {params.out:q}"
-        " --config {params.config:q} 2>&1 | tee {log}"
+        "train_env slimclr report --results {params.results:q} --out {params.out:q}"
+        + option("--references", str(REFERENCES))
+        + " --config {params.config:q} 2>&1 | tee {log:q}"

@@ -33,7 +33,7 @@ rule transfer:
             WORK / f"checkpoints/transfer/{wildcards.run}"
         ),
     shell:
-        "detection_env slimclr transfer --name {wildcards.run} --seed {params.seed} --gpus {resources.gpu} --gres={resources.gres:q}"
+        "detection_env slimclr transfer --name {wildcards.run:q} --seed {params.seed:q} --gpus {resources.gpu:q} --gres={resources.gres:q}"
         + settings(lambda run: CONFIG.detection)
         + " --weights {input.weights:q} --coco {params.coco:q} --out {output.metrics:q}"
-        " --checkpoints {params.checkpoints:q} --recipe {params.recipe:q} 2>&1 | tee -a {log}"
+        " --checkpoints {params.checkpoints:q} --recipe {params.recipe:q} 2>&1 | tee -a {log:q}"
