@@ -31,10 +31,12 @@ test-slurm: .venvs/dev .venvs/train ## runs on a real Slurm of two nodes on this
 test-containers: .venvs/train .venvs/detection ## builds the images without a registry and runs the demo in them; needs 45 GB
 	tests/containers/run.sh
 
-lint: .venvs/dev ## ruff, ruff format, mypy, snakefmt, snakemake --lint, hadolint, shellcheck
+lint: .venvs/dev ## ruff, ruff format, mypy, the layers of slimclr/, snakefmt, snakemake --lint, hadolint, shellcheck
 	.venvs/dev/bin/ruff check .
 	.venvs/dev/bin/ruff format --check .
 	.venvs/dev/bin/mypy
+	.venvs/dev/bin/python -m tools.house
+	.venvs/dev/bin/python -m tools.import_graph --check
 	.venvs/dev/bin/snakefmt --check Snakefile workflow
 	.venvs/dev/bin/snakemake --lint
 	.venvs/dev/bin/hadolint containers/*.Dockerfile
@@ -53,10 +55,11 @@ sif: ## the same as SIF files, with apptainer
 images-lock: ## look the images' digests up at their registries
 	containers/build.sh lock
 
-config-docs: .venvs/train ## renew config/README.md, config/schema.json and the table of jobs in docs/slurm.md
+config-docs: .venvs/train ## renew config/README.md, config/schema.json, docs/import_graph.svg, the table of jobs in docs/slurm.md
 	.venvs/train/bin/slimclr schema --markdown > config/README.md
 	.venvs/train/bin/slimclr schema > config/schema.json
 	.venvs/train/bin/python docs/resources.py
+	.venvs/train/bin/python -m tools.import_graph
 
 .venvs/%: FORCE
 	@envs/install.sh $*

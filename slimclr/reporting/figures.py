@@ -77,7 +77,7 @@ def accuracy_drawing(summary: pd.DataFrame) -> Drawing | None:
     """Linear-probe top-1 against multiply-adds, a line for each trained run; None without such figures.
 
     Args:
-        summary: Frame of `tables.summarise`. Random backbones are left out: they would flatten everything else.
+        summary: Frame of `summary.summarise`. Random backbones are left out: they would flatten everything else.
     """
     trained = summary[summary["method"] != "random"]
     macs = trained[(trained["stage"] == "pretrain") & (trained["metric"] == "macs")]

@@ -10,25 +10,13 @@ from markupsafe import Markup, escape
 
 from slimclr.files import atomic_path, write_text
 from slimclr.reporting.figures import Drawing, accuracy_drawing, training_drawing
+from slimclr.reporting.layouts import to_csv, to_latex, to_markdown
 from slimclr.reporting.references import load_references
 from slimclr.reporting.results import Record, read_results
-from slimclr.reporting.tables import (
-    Cell,
-    Table,
-    comparability_table,
-    cost_table,
-    gain_table,
-    minute,
-    not_comparable,
-    probe_table,
-    provenance_table,
-    sources_table,
-    summarise,
-    to_csv,
-    to_latex,
-    to_markdown,
-    transfer_table,
-)
+from slimclr.reporting.summary import Reasons, not_comparable, summarise
+from slimclr.reporting.tables import report_tables
+from slimclr.reporting.tables.cells import minute
+from slimclr.reporting.tables.table import Cell, Table
 
 
 @dataclass(frozen=True)
@@ -76,16 +64,7 @@ def write_report(
     found = read_results(results, runs, transfer_runs)
     summary = summarise(found.values, published)
     reasons = not_comparable(found.records)
-    tables = [
-        comparability_table(reasons),
-        probe_table(summary, published, reasons),
-        gain_table(summary, reasons),
-        transfer_table(summary, published, reasons),
-        cost_table(summary),
-        sources_table(runs, published),
-        provenance_table(found.records),
-    ]
-    tables = [table for table in tables if table.rows]
+    tables = report_tables(summary, published, reasons, found.records, list(runs))
     accuracy = accuracy_drawing(summary)
     training = [drawing for run in runs if (drawing := training_drawing(found.curves, run))]
     heading = Heading(title, _facts(found.records, runs, reasons, config_name=config_name, config_sha256=config_sha256))
@@ -132,7 +111,7 @@ def render_latex(tables: list[Table]) -> str:
 def _facts(
     records: list[Record],
     runs: dict[str, list[str]],
-    reasons: dict[str, dict[str, list[str]]],
+    reasons: Reasons,
     *,
     config_name: str,
     config_sha256: str,

@@ -1,34 +1,21 @@
 """Tables against figures worked out by hand."""
 
 import math
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from slimclr.errors import UserError
-from slimclr.reporting.references import References, load_references
+from slimclr.reporting.layouts import to_csv
+from slimclr.reporting.references import References
 from slimclr.reporting.results import VALUE_COLUMNS, Record, StageMetrics
-from slimclr.reporting.tables import (
-    CSV_COLUMNS,
-    Cell,
-    Column,
-    Note,
-    Table,
-    cost_table,
-    duration,
-    gain_table,
-    not_comparable,
-    probe_table,
-    sources_table,
-    summarise,
-    to_csv,
-    to_latex,
-    to_markdown,
-    transfer_table,
-)
-
-REFERENCES_FILE = Path(__file__).parents[3] / "config" / "references.yaml"
+from slimclr.reporting.summary import CSV_COLUMNS, not_comparable, summarise
+from slimclr.reporting.tables.cells import duration
+from slimclr.reporting.tables.cost import cost_table
+from slimclr.reporting.tables.gain import gain_table
+from slimclr.reporting.tables.probe import probe_table
+from slimclr.reporting.tables.sources import sources_table
+from slimclr.reporting.tables.table import Note, Table
+from slimclr.reporting.tables.transfer import transfer_table
 
 REFERENCES = References.model_validate(
     {
@@ -154,39 +141,6 @@ def test_reasons_are_kept_by_stage_and_not_repeated():
     }
 
 
-SMALL = Table(
-    key="small",
-    title="Small",
-    caption="One. Two.",
-    columns=[Column("Run", False), Column("Share")],
-    rows=[[Cell("a_b", "†"), Cell("−1.0 %")], [Cell("a_b"), Cell("x|y", url="https://example.org")]],
-    notes=[Note("", "Empty."), Note("†", "Why.")],
-)
-
-
-def test_markdown():
-    assert to_markdown(SMALL).splitlines() == [
-        "## Small",
-        "",
-        "One. Two.",
-        "",
-        "| Run | Share |",
-        "| --- | ---: |",
-        "| a_b [†] | −1.0 % |",
-        "| a_b | [x\\|y](https://example.org) |",
-        "",
-        "- Empty.",
-        "- [†] Why.",
-    ]
-
-
-def test_latex():
-    latex = to_latex(SMALL)
-    assert r"a\_b\textsuperscript{$\dagger$} & $-$1.0 \% \\" in latex
-    assert latex.count(r"\midrule") == 1, "rows of one run stay together"
-    assert latex.count("{") == latex.count("}")
-
-
 def test_csv_is_long_with_empty_fields():
     lines = to_csv(SUMMARY).splitlines()
     assert lines[0] == ",".join(CSV_COLUMNS)
@@ -199,33 +153,3 @@ def test_csv_is_long_with_empty_fields():
 )
 def test_duration(seconds, text):
     assert duration(seconds) == text
-
-
-def test_the_published_figures_load():
-    references = load_references(REFERENCES_FILE)
-    assert references.find("mocov2_200ep", "probe", "top1", "1.0").widths == {"1.0": 67.5}
-    assert references.find("supervised_slimmable_100ep", "probe", "top1", "0.25").widths["0.25"] == 64.4
-    assert references.find("supervised_slimmable_100ep", "transfer", "box_ap", "1.0") is None
-    assert {entry.source for entry in references.references} == set(references.sources)
-    assert not [entry.run for entry in references.references if entry.run.startswith("slimclr")]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("sources: {}\nreferences: []\nextra: 1", "extra: Extra inputs"),
-        (
-            "sources: {}\nreferences: [{run: a, stage: probe, metric: top1, widths: {'1.0': 1}, source: b}]",
-            "'b' is none",
-        ),
-        ("sources: {}\nreferences: [{run: a, stage: probe, metric: top1, widths: {'1': 1}, source: b}]", "not a width"),
-        ("sources: [", "not valid YAML"),
-    ],
-)
-def test_faulty_references_are_refused_in_one_line(tmp_path, text, message):
-    path = tmp_path / "references.yaml"
-    path.write_text(text)
-    with pytest.raises(UserError, match=message) as raised:
-        load_references(path)
-    assert "\n" not in str(raised.value)
-    assert str(path) in str(raised.value)

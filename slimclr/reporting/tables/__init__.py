@@ -1,0 +1,39 @@
+"""The tables of the report, one in each file with its words, as values that the layouts turn into text."""
+
+import pandas as pd
+
+from slimclr.reporting.references import References
+from slimclr.reporting.results import Record
+from slimclr.reporting.summary import Reasons
+from slimclr.reporting.tables.comparability import comparability_table
+from slimclr.reporting.tables.cost import cost_table
+from slimclr.reporting.tables.gain import gain_table
+from slimclr.reporting.tables.probe import probe_table
+from slimclr.reporting.tables.provenance import provenance_table
+from slimclr.reporting.tables.sources import sources_table
+from slimclr.reporting.tables.table import Table
+from slimclr.reporting.tables.transfer import transfer_table
+
+
+def report_tables(
+    summary: pd.DataFrame, references: References, reasons: Reasons, records: list[Record], runs: list[str]
+) -> list[Table]:
+    """The report's tables in order, without those that have no rows.
+
+    Args:
+        summary: Frame of `summary.summarise`.
+        references: The published figures.
+        reasons: What `summary.not_comparable` found.
+        records: One for each stage of each directory.
+        runs: Names of the configuration's runs.
+    """
+    tables = [
+        comparability_table(reasons),
+        probe_table(summary, references, reasons),
+        gain_table(summary, reasons),
+        transfer_table(summary, references, reasons),
+        cost_table(summary),
+        sources_table(runs, references),
+        provenance_table(records),
+    ]
+    return [table for table in tables if table.rows]

@@ -1,0 +1,51 @@
+"""The table of the linear probe."""
+
+import pandas as pd
+
+from slimclr.reporting.references import References
+from slimclr.reporting.summary import Reasons
+from slimclr.reporting.tables.cells import (
+    NO_PUBLISHED_FIGURE,
+    by_width,
+    closing_notes,
+    compared,
+    measured,
+    run_cell,
+    seeds,
+)
+from slimclr.reporting.tables.table import Cell, Column, Footnotes, Table
+
+CAPTION = (
+    "Accuracy on the validation images, in percent, of a linear classifier on the frozen backbone at each "
+    "width; for supervised runs, of their own classifier. "
+    "The difference is our top-1 minus the published one, in percentage points. "
+    "± behind our figure is the sample standard deviation over the seeds, behind a published one the spread "
+    "its source gives."
+)
+COLUMNS = [
+    Column("Run", False),
+    Column("Width"),
+    Column("Top-1"),
+    Column("Published"),
+    Column("Difference"),
+    Column("Top-5"),
+    Column("Seeds"),
+]
+
+
+def probe_table(summary: pd.DataFrame, references: References, reasons: Reasons) -> Table:
+    """Linear-probe accuracy for each run and width with the published figure and the difference."""
+    footnotes = Footnotes()
+    rows = [
+        [
+            run_cell(run, reasons, "pretrain", "probe"),
+            Cell(width),
+            measured(metrics, "top1", 2),
+            *compared(references, metrics, "top1", 2, footnotes),
+            measured(metrics, "top5", 2),
+            seeds(metrics),
+        ]
+        for run, width, metrics in by_width(summary, "probe")
+    ]
+    notes = closing_notes(rows, footnotes, empty=NO_PUBLISHED_FIGURE)
+    return Table("probe", "Linear probe", CAPTION, COLUMNS, rows, notes)
