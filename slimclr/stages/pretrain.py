@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from slimclr.config import Distillation, Optimizer, Pretrain, Probe, Schedule, dump, fingerprint
 from slimclr.data import open_images
-from slimclr.data.loaders import training_loader
+from slimclr.data.digest import images_digest
+from slimclr.data.loaders import Images, training_loader
 from slimclr.engine.distributed import Processes, processes
 from slimclr.engine.folder import finish, folder_of, identity, open_folder
 from slimclr.engine.loop import Trainer
@@ -64,14 +65,16 @@ def pretrain(
         checkpoints: Folder of this run's rolling checkpoints.
         gpus: GPUs to use; 0 is the CPU.
         paper: The recipe is the paper's.
-        resume: Checkpoint to go on from; None takes the newest of this recipe, or begins.
+        resume: Checkpoint to go on from; None takes the newest of this recipe and these images, or begins.
 
     Raises:
         Preempted: SIGTERM or SIGUSR1 asked to stop; run it again.
     """
     started = time.time()
     part = f"seed{seed}"
-    folder = folder_of(checkpoints, recipe, part)
+    images = None if data is None or recipe.method.name == "random" else open_images(data)
+    inputs = {} if images is None else {"train_images": images_digest(images)}
+    folder = folder_of(checkpoints, recipe, part, inputs)
     torch.manual_seed(seed)
     backbone = _backbone(recipe)
     if recipe.method.name == "random":
@@ -85,9 +88,9 @@ def pretrain(
         set_precision(recipe)
         with (
             processes(gpus, folder / "errors") as where,
-            open_folder(checkpoints, recipe, part=part, main=where.main),
+            open_folder(checkpoints, recipe, part=part, inputs=inputs, main=where.main),
         ):
-            trainer, deviations = _trainer(recipe, backbone, run, seed, data, folder, where, resume)
+            trainer, deviations = _trainer(recipe, backbone, run, seed, images, inputs, folder, where, resume)
             if not paper:
                 deviations.insert(0, _NOT_OF_THE_PAPER)
             if where.main and deviations:
@@ -95,9 +98,9 @@ def pretrain(
             trainer.train()
             exported, steps, main = trainer.method.exported(), trainer.step, where.main
             if main:
-                finish(folder, recipe)
+                finish(folder, recipe, inputs)
     if main:
-        _write(recipe, backbone, exported, run, seed, steps, deviations, folder, out, started)
+        _write(recipe, backbone, exported, run, seed, steps, deviations, inputs, folder, out, started)
 
 
 def _trainer(
@@ -105,16 +108,16 @@ def _trainer(
     backbone: SlimmableResNet,
     run: str,
     seed: int,
-    data: Path | None,
+    images: Images | None,
+    inputs: dict[str, str],
     folder: Path,
     where: Processes,
     resume: Path | None,
 ) -> tuple[Trainer, list[str]]:
     plan = plan_batch(recipe, where.world)
-    if data is None:
+    if images is None:
         raise UserError(f"{run}: training needs images; name an LMDB or a folder with --data")
     assert recipe.optimizer is not None, "the config refuses a trained method without an optimiser"
-    images = open_images(data)
     method = build_method(recipe, backbone, classes=len(images.classes), seed=seed)
     if where.world > 1 and recipe.batch_norm == "synchronised":
         synchronise_batch_norm(method, where.device)
@@ -161,7 +164,7 @@ def _trainer(
         monitor=monitor,
         monitor_every=recipe.knn.every if recipe.knn else 1,
         resume=resume,
-        identity=identity("pretrain", recipe, f"seed{seed}"),
+        identity=identity("pretrain", recipe, f"seed{seed}", inputs),
         name=f"pretrain {run}",
     )
     return trainer, list(plan.deviations)
@@ -299,6 +302,7 @@ def _write(
     seed: int,
     steps: int,
     deviations: list[str],
+    inputs: dict[str, str],
     folder: Path,
     out: Path,
     started: float,
@@ -333,6 +337,7 @@ def _write(
             "widths": widths,
             "weights_sha256": sha256(out / "weights.safetensors"),
             "recipe_sha256": fingerprint(recipe),
+            "data_sha256": inputs,
             "provenance": provenance(started),
         },
     )

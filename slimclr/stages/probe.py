@@ -2,11 +2,13 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from slimclr.config import Probe, fingerprint
 from slimclr.data import open_images
+from slimclr.data.digest import images_digest
 from slimclr.data.loaders import Images, training_loader, validation_loader
 from slimclr.engine.distributed import Processes, processes
 from slimclr.engine.folder import finish, folder_of, identity, open_folder
@@ -50,14 +52,16 @@ def probe(
     digest = sha256(weights)
     # Classifiers of other weights are of no use to this backbone.
     part = f"seed{seed}-{digest[:12]}"
-    folder = folder_of(checkpoints, recipe, part)
-    set_precision(recipe)
     train_images, val_images = open_images(train), open_images(val)
     if list(train_images.classes) != list(val_images.classes):
         raise UserError(f"{val}: its classes differ from those of {train}; extract both from the same archives")
+    read = {"train_images": images_digest(train_images), "val_images": images_digest(val_images)}
+    inputs = {**read, "weights": digest}
+    folder = folder_of(checkpoints, recipe, part, inputs)
+    set_precision(recipe)
     with (
         processes(gpus, folder / "errors") as where,
-        open_folder(checkpoints, recipe, part=part, main=where.main),
+        open_folder(checkpoints, recipe, part=part, inputs=inputs, main=where.main),
     ):
         if recipe.batch % where.world:
             raise UserError(f"probe.batch: {recipe.batch} images do not divide among {where.world} GPUs")
@@ -66,7 +70,8 @@ def probe(
         if recipe.epochs:
             method = linear = LinearProbe(backbone, len(train_images.classes))
             to_device(linear, where.device)
-            _train(recipe, linear, train_images, run=run, seed=seed, part=part, folder=folder, where=where)
+            known = identity("probe", recipe, part, inputs)
+            _train(recipe, linear, train_images, run=run, seed=seed, known=known, folder=folder, where=where)
         else:
             method = _own_classifier(weights, backbone, len(val_images.classes))
             to_device(method, where.device)
@@ -85,7 +90,7 @@ def probe(
         accuracies = evaluate(method, loader, where.device)
         if not where.main:
             return
-        finish(folder, recipe)
+        finish(folder, recipe, inputs)
     write_json(
         out,
         {
@@ -98,6 +103,7 @@ def probe(
             "widths": {str(width): {k: round(v, 4) for k, v in top.items()} for width, top in accuracies.items()},
             "weights_sha256": digest,
             "recipe_sha256": fingerprint(recipe),
+            "data_sha256": read,
             "provenance": provenance(started),
         },
     )
@@ -110,7 +116,7 @@ def _train(
     *,
     run: str,
     seed: int,
-    part: str,
+    known: dict[str, Any],
     folder: Path,
     where: Processes,
 ) -> None:
@@ -141,7 +147,7 @@ def _train(
         grad_clip=recipe.optimizer.grad_clip,
         log_every=recipe.log_every,
         checkpoint_minutes=recipe.checkpoint_minutes,
-        identity=identity("probe", recipe, part),
+        identity=known,
         name=f"probe {run}",
     ).train()
 
