@@ -180,7 +180,7 @@ class LMDBWriter:
             raise UserError(f"{key}: the images are not sorted by class and name; run the extract stage again")
         self.last = (name, file)
         self._counts[name] = self._counts.get(name, 0) + 1
-        self._digest.update(_line(entry))
+        self._digest.update(entry_line(entry))
         self._keys += (b", " if self._keys else b"[") + json.dumps(key).encode()
         self._sizes.append(size)
         self._sums += bytes.fromhex(checksum)
@@ -372,7 +372,7 @@ class LMDBImages:
             raise UserError(f"{self.path}: sizes, sums and count differ; run the convert stage again")
         digest = sha256()
         for index, (key, size) in enumerate(zip(self.keys, sizes, strict=True)):
-            digest.update(_line((key, size, sums[20 * index : 20 * (index + 1)].hex())))
+            digest.update(entry_line((key, size, sums[20 * index : 20 * (index + 1)].hex())))
         if digest.hexdigest() != meta["digest"]:
             raise UserError(f"{self.path}: keys, sizes or sums were changed; run the convert stage again")
         ranks = {wnid: rank for rank, wnid in enumerate(sorted({_class_of(key) for key in self.keys}))}
@@ -419,14 +419,16 @@ class _Handle:
 
 
 # LMDB refuses to open a file twice in one process, so readers of the same file share its handle.
-_HANDLES: WeakValueDictionary[str, _Handle] = WeakValueDictionary()
+_HANDLES: WeakValueDictionary[tuple[int, int], _Handle] = WeakValueDictionary()
 
 
 def _handle(path: Path) -> _Handle:
     """This process's handle of a database."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; run the convert stage first, or correct the path")
-    name = os.path.realpath(path)
+    # Of the file and not of its path, where another database may lie by now.
+    status = path.stat()
+    name = (status.st_dev, status.st_ino)
     handle = _HANDLES.get(name)
     if handle is None or handle.owner != os.getpid():
         if handle is not None:
@@ -436,8 +438,8 @@ def _handle(path: Path) -> _Handle:
     return handle
 
 
-def _line(entry: Entry) -> bytes:
-    """What an image adds to the digest."""
+def entry_line(entry: Entry) -> bytes:
+    """What an image adds to a data set's digest."""
     key, size, checksum = entry
     return f"{key}\n{size} {checksum}\n".encode()
 

@@ -97,6 +97,10 @@ class RecordImages:
             )
         return content[start:]
 
+    def sizes(self) -> list[int]:
+        """Bytes that each image's record takes, without reading it."""
+        return (self._ends - self._starts).tolist()
+
     def _check(self, idx: Path, order: np.ndarray) -> None:
         """Refuse an index that does not fit the records."""
         starts, ends = self._starts[order], self._ends[order]

@@ -111,7 +111,7 @@ def _make(path: Path, copy: Path) -> bool:
         copy.replace(part)
     size = path.stat().st_size
     if part.exists():
-        damage = "unfinished" if part.stat().st_size != size else _damage(part)
+        damage = "unfinished" if part.stat().st_size != size else _damage(part) or _other(part, copy)
         if not damage:
             _say(f"{copy}: left by another job and whole; used again")
             part.replace(copy)
@@ -136,6 +136,9 @@ def _make(path: Path, copy: Path) -> bool:
         raise UserError(
             f"{copy}: copied, but {damage}; look at that disk, and check the original: slimclr verify --content {path}"
         )
+    if _other(part, copy):
+        part.unlink()
+        raise UserError(f"{path}: was replaced while it was copied to {copy.parent}; run this stage again")
     part.replace(copy)
     return True
 
@@ -162,6 +165,11 @@ def _damage(copy: Path) -> str:
     except UserError as error:
         return f"damaged ({str(error).removeprefix(f'{copy}: ').partition(';')[0]})"
     return ""
+
+
+def _other(part: Path, copy: Path) -> str:
+    """What a copy holds when it is not what its name says; empty when it is."""
+    return "" if copy.stem.endswith(f"-{LMDBImages(part).digest[:16]}") else "of other images"
 
 
 def _no_room(path: Path, copy: Path, why: str) -> None:

@@ -19,7 +19,7 @@ from slimclr.detection.check import annotation_file, check_coco
 from slimclr.detection.recipe import build_config
 from slimclr.engine.distributed import leave
 from slimclr.errors import UserError
-from slimclr.files import sha256, write_json
+from slimclr.files import write_json
 from slimclr.nn.weights import load_backbone
 
 # Name in metrics.json -> name in mmdet's CocoMetric.
@@ -33,7 +33,14 @@ CHECKED = "coco_checked.json"
 
 
 def run_transfer(
-    *, weights: Path, coco: Path, checkpoints: Path, workers: int, log_interval: int = 50, **recipe: Any
+    *,
+    weights: Path,
+    coco: Path,
+    inputs: Mapping[str, str],
+    checkpoints: Path,
+    workers: int,
+    log_interval: int = 50,
+    **recipe: Any,
 ) -> dict[str, dict[str, float]] | None:
     """Train Mask R-CNN on train2017 with every width of a backbone, then measure each width on val2017.
 
@@ -43,6 +50,7 @@ def run_transfer(
         weights: The pre-trained backbone.
         coco: Folder with `annotations/instances_{train,val}2017.json`, `train2017/` and `val2017/`; any data of COCO's
             shape.
+        inputs: SHA-256 of the weights and of what is read of COCO, by name.
         checkpoints: Folder for checkpoints, mmengine's logs and its `vis_data/scalars.json`.
         workers: Loader processes of each process.
         log_interval: Steps between two log lines.
@@ -54,7 +62,7 @@ def run_transfer(
 
     Raises:
         UserError: Weights or parts of COCO are missing or unusable, there is nothing to learn from, the batch cannot
-            be shared by the processes, or the checkpoints were made with another recipe.
+            be shared by the processes, or the checkpoints were made with another recipe or of other data.
     """
     network, _ = load_backbone(weights)
     classes = check_coco(coco, checkpoints / CHECKED)
@@ -77,7 +85,7 @@ def run_transfer(
     if processes > 1:
         distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
-        check_recipe(checkpoints / "recipe.json", {"weights": sha256(weights), "classes": classes, **recipe})
+        check_recipe(checkpoints / "recipe.json", {**inputs, "classes": classes, **recipe})
         return _train(config, coco)
     finally:
         if processes > 1:
@@ -137,18 +145,18 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def check_recipe(path: Path, recipe: Mapping[str, Any]) -> None:
-    """Remember the recipe beside the checkpoints, so that none continues with another one.
+    """Remember recipe and inputs beside the checkpoints, so that none continues with others.
 
     Raises:
-        UserError: Checkpoints of another recipe are there.
+        UserError: Checkpoints of another recipe or other data are there.
     """
     now = json.loads(json.dumps(recipe))
     before = json.loads(path.read_text()) if path.is_file() else now
     if newest_checkpoint(path.parent) is not None and before != now:
         changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
         raise UserError(
-            f"{path.parent}: holds checkpoints of another recipe ({', '.join(changed)} changed); delete this folder to "
-            "start anew, or take the change back"
+            f"{path.parent}: holds checkpoints of another recipe or other data ({', '.join(changed)} changed); delete "
+            "this folder to start anew, or take the change back"
         )
     # Only one process writes; the others have read before it may matter.
     if int(os.environ.get("RANK", "0")) == 0:

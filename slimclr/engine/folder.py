@@ -1,12 +1,14 @@
-"""The folder of a run's checkpoints: one for each recipe, used by one process at a time.
+"""The folder of a run's checkpoints: one for each recipe and its inputs, used by one process at a time.
 
-`checkpoints/<run>/<recipe>/<part>/`, where <recipe> begins the hash of the resolved recipe without the keys that may
-change, and <part> tells seeds apart. `run.json` in it says which recipe it is and whether the run finished.
+`checkpoints/<run>/<hash>/<part>/`, where <hash> begins that of the resolved recipe, without the keys that may change,
+and of the inputs' contents, and <part> tells seeds apart. `run.json` in it says what these are and whether the run
+finished. Inputs are name -> SHA-256 (`slimclr.data.digest`): where they lie does not count.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,50 +24,54 @@ MAY_CHANGE = (*OPERATIONAL, "epochs", "gradients_every", "knn", "max_batch_per_g
 _RUN = "run.json"
 
 
-def folder_of(base: Path, recipe: Pretrain | Probe, part: str) -> Path:
-    """Where a recipe's checkpoints lie below a run's folder."""
+def folder_of(base: Path, recipe: Pretrain | Probe, part: str, inputs: Mapping[str, str]) -> Path:
+    """Where the checkpoints of a recipe and its inputs lie below a run's folder."""
     fixed = {key: value for key, value in decisive(recipe).items() if key not in MAY_CHANGE}
-    return base / hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:12] / part
+    text = json.dumps({"recipe": fixed, "inputs": dict(inputs)}, sort_keys=True)
+    return base / hashlib.sha256(text.encode()).hexdigest()[:12] / part
 
 
 @contextmanager
-def open_folder(base: Path, recipe: Pretrain | Probe, *, part: str, main: bool) -> Iterator[Path]:
+def open_folder(
+    base: Path, recipe: Pretrain | Probe, *, part: str, inputs: Mapping[str, str], main: bool
+) -> Iterator[Path]:
     """Use a run's folder; the process that writes files holds its lock, which ends with the process.
 
     Args:
         base: Folder of the run.
         recipe: What is trained.
         part: What tells this run apart from others of the same recipe.
+        inputs: What it reads: name -> SHA-256 of the content.
         main: This is the process that writes.
 
     Raises:
-        UserError: Another process uses it, or checkpoints of another recipe wait to be gone on with.
+        UserError: Another process uses it, or checkpoints of another recipe or other inputs wait to be gone on with.
     """
-    folder = folder_of(base, recipe, part)
+    folder = folder_of(base, recipe, part, inputs)
     if not main:
         yield folder
         return
     folder.mkdir(parents=True, exist_ok=True)
     busy = f"{folder}: the same run is being trained by another process; wait for it or end it"
     with alone(folder / "lock", busy):
-        _check(base, folder, dump(recipe))
+        _check(base, folder, dump(recipe), dict(inputs))
         for part_written in folder.glob("*.part*"):
             part_written.unlink()
         yield folder
 
 
-def finish(folder: Path, recipe: Pretrain | Probe) -> None:
-    """Note that the run is finished: another recipe may begin beside it."""
-    write_json(folder / _RUN, {"recipe": dump(recipe), "finished": True})
+def finish(folder: Path, recipe: Pretrain | Probe, inputs: Mapping[str, str]) -> None:
+    """Note that the run is finished: another recipe or other inputs may begin beside it."""
+    write_json(folder / _RUN, {"recipe": dump(recipe), "inputs": dict(inputs), "finished": True})
 
 
-def identity(stage: str, recipe: Pretrain | Probe, part: str) -> dict[str, Any]:
-    """What a checkpoint is one of: stage, recipe and what tells it apart from others of that recipe."""
-    return {"stage": stage, "part": part, "recipe": decisive(recipe)}
+def identity(stage: str, recipe: Pretrain | Probe, part: str, inputs: Mapping[str, str]) -> dict[str, Any]:
+    """What a checkpoint is one of: stage, recipe, inputs and what tells it apart from others of these."""
+    return {"stage": stage, "part": part, "inputs": dict(inputs), "recipe": decisive(recipe)}
 
 
 def refuse_other(path: Path, written: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Refuse a checkpoint of another stage, seed or recipe.
+    """Refuse a checkpoint of another stage, seed, recipe or other inputs.
 
     Args:
         path: The checkpoint.
@@ -75,16 +81,24 @@ def refuse_other(path: Path, written: dict[str, Any], wanted: dict[str, Any]) ->
     Raises:
         UserError: It is of something else, with the difference.
     """
-    old, new = ({key: value for key, value in one.items() if key != "recipe"} for one in (written, wanted))
+    if "inputs" in wanted and "inputs" not in written:
+        raise UserError(
+            f"{path}: written by an earlier version, which did not note what it was trained on; leave out --resume to "
+            "begin anew, or use the version that wrote it"
+        )
+    apart = ("recipe", "inputs")
+    old, new = ({key: value for key, value in one.items() if key not in apart} for one in (written, wanted))
     recipes = [one.get("recipe", {}) for one in (written, wanted)]
-    differs = ", ".join(part for part in (_difference(old, new), _difference(*recipes)) if part)
+    inputs = [one.get("inputs", {}) for one in (written, wanted)]
+    parts = (_difference(old, new), _difference(*recipes), _other_inputs(*inputs))
+    differs = ", ".join(part for part in parts if part)
     if recipes[0].get("epochs", 0) > recipes[1].get("epochs", 0):
         differs = differs or f"epochs: {recipes[0]['epochs']} -> {recipes[1]['epochs']}, which may only grow"
     if differs:
-        raise UserError(f"{path}: is of another run ({differs}); name one of this run, or put the recipe back")
+        raise UserError(f"{path}: is of another run ({differs}); name one of this run, or put back what changed")
 
 
-def _check(base: Path, folder: Path, recipe: dict[str, Any]) -> None:
+def _check(base: Path, folder: Path, recipe: dict[str, Any], inputs: dict[str, str]) -> None:
     before = _read(folder)
     if before is not None and before["recipe"]["epochs"] > recipe["epochs"] and list_checkpoints(folder):
         raise UserError(
@@ -93,13 +107,41 @@ def _check(base: Path, folder: Path, recipe: dict[str, Any]) -> None:
         )
     if before is None:
         for other in sorted(base.glob(f"*/{folder.name}")):
-            unfinished = _read(other)
-            if unfinished is not None and not unfinished["finished"] and list_checkpoints(other):
-                raise UserError(
-                    f"{other}: holds the unfinished run of another recipe ({_difference(unfinished['recipe'], recipe)}"
-                    "); put the recipe back to go on with it, or remove that folder to begin anew"
-                )
-    write_json(folder / _RUN, {"recipe": recipe, "finished": False})
+            run = _read(other)
+            if run is not None and list_checkpoints(other):
+                _check_neighbour(other, run, recipe, inputs)
+    write_json(folder / _RUN, {"recipe": recipe, "inputs": inputs, "finished": False})
+
+
+def _check_neighbour(other: Path, run: dict[str, Any], recipe: dict[str, Any], inputs: dict[str, str]) -> None:
+    """Refuse to begin beside an unfinished run; say that a finished one of an earlier version is not gone on from."""
+    changed, earlier = _difference(run["recipe"], recipe), "inputs" not in run
+    if run["finished"]:
+        if earlier and not changed:
+            line = "of an earlier version, which did not note what it was trained on; not used, training begins anew"
+            print(f"{other}: {line}", file=sys.stderr, flush=True)
+        return
+    if earlier and not changed:
+        raise UserError(
+            f"{other}: holds the unfinished run of an earlier version, which did not note what it was trained on; "
+            "finish it with that version, or remove that folder to begin anew"
+        )
+    read = "" if earlier else _other_inputs(run["inputs"], inputs)
+    what = " and ".join(name for name, differs in (("another recipe", changed), ("other data", read)) if differs)
+    differs = ", ".join(part for part in (changed, read) if part)
+    raise UserError(
+        f"{other}: holds the unfinished run of {what} ({differs}); put back what changed to go on with it, or remove "
+        "that folder to begin anew"
+    )
+
+
+def _other_inputs(old: dict[str, str], new: dict[str, str]) -> str:
+    """`name: old -> new` for every input that differs, by the first digits of its digest."""
+    return ", ".join(
+        f"{name}: {old.get(name, 'none')[:12]} -> {new.get(name, 'none')[:12]}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    )
 
 
 def _read(folder: Path) -> dict[str, Any] | None:

@@ -15,6 +15,8 @@ from slimclr.build.method import build_method, place_method
 from slimclr.build.trainer import build_trainer
 from slimclr.config import Pretrain, dump, fingerprint
 from slimclr.data import open_images
+from slimclr.data.digest import images_digest
+from slimclr.data.loaders import Images
 from slimclr.engine.distributed import Processes, processes
 from slimclr.engine.folder import finish, folder_of, identity, open_folder
 from slimclr.engine.loop import Trainer
@@ -55,14 +57,16 @@ def pretrain(
         checkpoints: Folder of this run's rolling checkpoints.
         gpus: GPUs to use; 0 is the CPU.
         paper: The recipe is the paper's.
-        resume: Checkpoint to go on from; None takes the newest of this recipe, or begins.
+        resume: Checkpoint to go on from; None takes the newest of this recipe and these images, or begins.
 
     Raises:
         Preempted: SIGTERM or SIGUSR1 asked to stop; run it again.
     """
     started = time.time()
     part = f"seed{seed}"
-    folder = folder_of(checkpoints, recipe, part)
+    images = None if data is None or recipe.method.name == "random" else open_images(data)
+    inputs = {} if images is None else {"train_images": images_digest(images)}
+    folder = folder_of(checkpoints, recipe, part, inputs)
     torch.manual_seed(seed)
     backbone = build_backbone(recipe.backbone)
     if recipe.method.name == "random":
@@ -76,9 +80,9 @@ def pretrain(
         allow_tf32(recipe.tf32)
         with (
             processes(gpus, folder / "errors") as where,
-            open_folder(checkpoints, recipe, part=part, main=where.main),
+            open_folder(checkpoints, recipe, part=part, inputs=inputs, main=where.main),
         ):
-            trainer, deviations = _trainer(recipe, backbone, run, seed, data, folder, where, resume)
+            trainer, deviations = _trainer(recipe, backbone, run, seed, images, inputs, folder, where, resume)
             if not paper:
                 deviations.insert(0, _NOT_OF_THE_PAPER)
             if where.main and deviations:
@@ -86,9 +90,9 @@ def pretrain(
             trainer.train()
             exported, steps, main = trainer.method.exported(), trainer.step, where.main
             if main:
-                finish(folder, recipe)
+                finish(folder, recipe, inputs)
     if main:
-        _write(recipe, backbone, exported, run, seed, steps, deviations, folder, out, started)
+        _write(recipe, backbone, exported, run, seed, steps, deviations, inputs, folder, out, started)
 
 
 def _trainer(
@@ -96,15 +100,15 @@ def _trainer(
     backbone: SlimmableResNet,
     run: str,
     seed: int,
-    data: Path | None,
+    images: Images | None,
+    inputs: dict[str, str],
     folder: Path,
     where: Processes,
     resume: Path | None,
 ) -> tuple[Trainer, list[str]]:
     plan = plan_batch(recipe, where.world)
-    if data is None:
+    if images is None:
         raise UserError(f"{run}: training needs images; name an LMDB or a folder with --data")
-    images = open_images(data)
     method = build_method(recipe, backbone, classes=len(images.classes), seed=seed)
     if where.world > 1 and recipe.batch_norm == "synchronised":
         synchronise_batch_norm(method, where.device)
@@ -122,7 +126,7 @@ def _trainer(
         where=where,
         folder=folder,
         name=f"pretrain {run}",
-        identity=identity("pretrain", recipe, f"seed{seed}"),
+        identity=identity("pretrain", recipe, f"seed{seed}", inputs),
         accumulation=plan.accumulation,
         monitor=monitor,
         resume=resume,
@@ -138,6 +142,7 @@ def _write(
     seed: int,
     steps: int,
     deviations: list[str],
+    inputs: dict[str, str],
     folder: Path,
     out: Path,
     started: float,
@@ -172,6 +177,7 @@ def _write(
             "widths": widths,
             "weights_sha256": sha256(out / "weights.safetensors"),
             "recipe_sha256": fingerprint(recipe),
+            "data_sha256": inputs,
             "provenance": provenance(started),
         },
     )

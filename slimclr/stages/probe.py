@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -10,6 +11,7 @@ from slimclr.build.trainer import build_trainer
 from slimclr.config import Probe, fingerprint
 from slimclr.data import open_images
 from slimclr.data.classes import check_same_classes
+from slimclr.data.digest import images_digest
 from slimclr.data.loaders import Images
 from slimclr.engine.distributed import Processes, processes
 from slimclr.engine.folder import finish, folder_of, identity, open_folder
@@ -52,13 +54,15 @@ def probe(
     digest = sha256(weights)
     # Classifiers of other weights are of no use to this backbone.
     part = f"seed{seed}-{digest[:12]}"
-    folder = folder_of(checkpoints, recipe, part)
-    allow_tf32(recipe.tf32)
     train_images, val_images = open_images(train), open_images(val)
     check_same_classes(train, train_images.classes, val, val_images.classes)
+    read = {"train_images": images_digest(train_images), "val_images": images_digest(val_images)}
+    inputs = {**read, "weights": digest}
+    folder = folder_of(checkpoints, recipe, part, inputs)
+    allow_tf32(recipe.tf32)
     with (
         processes(gpus, folder / "errors") as where,
-        open_folder(checkpoints, recipe, part=part, main=where.main),
+        open_folder(checkpoints, recipe, part=part, inputs=inputs, main=where.main),
     ):
         if recipe.batch % where.world:
             raise UserError(f"probe.batch: {recipe.batch} images do not divide among {where.world} GPUs")
@@ -67,7 +71,8 @@ def probe(
         if recipe.epochs:
             method = linear = LinearProbe(backbone, len(train_images.classes))
             place(linear, where.device)
-            _train(recipe, linear, train_images, run=run, seed=seed, part=part, folder=folder, where=where)
+            known = identity("probe", recipe, part, inputs)
+            _train(recipe, linear, train_images, run=run, seed=seed, known=known, folder=folder, where=where)
         else:
             method = _own_classifier(weights, backbone, len(val_images.classes))
             place(method, where.device)
@@ -75,7 +80,7 @@ def probe(
         accuracies = evaluate(method, loader, where.device)
         if not where.main:
             return
-        finish(folder, recipe)
+        finish(folder, recipe, inputs)
     write_json(
         out,
         {
@@ -88,6 +93,7 @@ def probe(
             "widths": {str(width): {k: round(v, 4) for k, v in top.items()} for width, top in accuracies.items()},
             "weights_sha256": digest,
             "recipe_sha256": fingerprint(recipe),
+            "data_sha256": read,
             "provenance": provenance(started),
         },
     )
@@ -100,7 +106,7 @@ def _train(
     *,
     run: str,
     seed: int,
-    part: str,
+    known: dict[str, Any],
     folder: Path,
     where: Processes,
 ) -> None:
@@ -112,7 +118,7 @@ def _train(
         where=where,
         folder=folder,
         name=f"probe {run}",
-        identity=identity("probe", recipe, part),
+        identity=known,
     ).train()
 
 

@@ -1,10 +1,15 @@
 """Mask R-CNN on COCO with the backbone of one run."""
 
+import hashlib
+import json
+import os
+import sys
 import time
 from pathlib import Path
 
 from slimclr.config import Detection, dump, fingerprint
-from slimclr.detection.transfer import run_transfer
+from slimclr.detection.content import coco_digests
+from slimclr.detection.transfer import newest_checkpoint, run_transfer
 from slimclr.files import sha256, write_json
 from slimclr.provenance import provenance
 
@@ -25,8 +30,10 @@ def transfer(
     """
     started = time.time()
     digest = sha256(weights)
-    folder = checkpoints / fingerprint(recipe)[:12] / f"seed{seed}-{digest[:12]}"
-    widths = run_transfer(weights=weights, coco=coco, checkpoints=folder, seed=seed, **dump(recipe))
+    read = coco_digests(coco)
+    folder = _folder(checkpoints, recipe, f"seed{seed}-{digest[:12]}", read)
+    inputs = {**read, "weights": digest}
+    widths = run_transfer(weights=weights, coco=coco, inputs=inputs, checkpoints=folder, seed=seed, **dump(recipe))
     if widths is None:
         return
     write_json(
@@ -40,6 +47,18 @@ def transfer(
             "widths": widths,
             "weights_sha256": digest,
             "recipe_sha256": fingerprint(recipe),
+            "data_sha256": read,
             "provenance": provenance(started),
         },
     )
+
+
+def _folder(checkpoints: Path, recipe: Detection, part: str, read: dict[str, str]) -> Path:
+    """Where the checkpoints of a recipe, its weights and this data lie: others begin anew beside them."""
+    text = json.dumps({"recipe": fingerprint(recipe), "data": read}, sort_keys=True)
+    folder = checkpoints / hashlib.sha256(text.encode()).hexdigest()[:12] / part
+    earlier = checkpoints / fingerprint(recipe)[:12] / part
+    if not folder.exists() and newest_checkpoint(earlier) and os.environ.get("RANK", "0") == "0":
+        line = "of an earlier version, which did not note what it was trained on; not used, training begins anew"
+        print(f"{earlier}: {line}", file=sys.stderr, flush=True)
+    return folder

@@ -232,6 +232,18 @@ def test_killed_pretraining_goes_on_from_its_checkpoint(copy):
     assert steps[-1] == 12 * 18
 
 
+def test_another_archive_is_trained_on_from_the_beginning(copy):
+    before = copy.metrics("pretrain", "moco")
+    copy.config["miniature"] = {"seed": 2}
+    done = copy.run(str(copy.folder / "work/results/pretrain/moco/weights.safetensors"))
+    assert done.returncode == 0, done.stdout
+    assert "going on after step" not in done.stdout
+    after = copy.metrics("pretrain", "moco")
+    assert after["steps"] == before["steps"]
+    for key in ("data_sha256", "weights_sha256"):
+        assert after[key] != before[key]
+
+
 def test_scratch_reruns_nothing_and_changes_no_number(copy, tmp_path, monkeypatch):
     monkeypatch.setenv("NODE_DISK", str(tmp_path / "disk"))
     copy.config["paths"]["scratch"] = "${NODE_DISK}/mine"

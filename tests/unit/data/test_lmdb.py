@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from slimclr.data import open_images
+from slimclr.data.extract import extract_val
 from slimclr.data.folder import FolderImages
 from slimclr.data.lmdb import LMDBImages, write_lmdb
 from slimclr.errors import UserError
@@ -95,6 +96,18 @@ def test_missing_manifest_and_missing_image(extracted, tmp_path):
         write_lmdb(extracted, tmp_path / "manifest.parquet", tmp_path / "train.lmdb")
     with pytest.raises(UserError, match="in the manifest, but missing"):
         write_lmdb(tmp_path, extracted / "manifest.parquet", tmp_path / "train.lmdb")
+
+
+def test_a_database_in_the_place_of_an_open_one_is_read_itself(extracted, miniature, tmp_path):
+    path, other = tmp_path / "data.lmdb", tmp_path / "other.lmdb"
+    write_lmdb(extracted, extracted / "manifest.parquet", path)
+    extract_val(miniature.val, miniature.devkit, tmp_path / "val", expect="subset", lmdb=other)
+    images, wanted = open_images(path), open_images(other)
+    before = images.read(0)
+    other.replace(path)
+    replaced = open_images(path)
+    assert replaced.digest == wanted.digest != images.digest
+    assert replaced.read(0) == wanted.read(0) != before == images.read(0)
 
 
 def test_missing_file(tmp_path):

@@ -1,6 +1,7 @@
 """Copies on node-local scratch: shared, checked, removed; whatever is killed in between."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from slimclr.cli import main
 from slimclr.data import open_images, staging
+from slimclr.data.extract import extract_val
 from slimclr.data.lmdb import write_lmdb
 from slimclr.data.staging import staged
 from slimclr.errors import UserError
@@ -135,6 +137,22 @@ def test_a_disk_that_changes_what_is_written_is_noticed(database, tmp_path, monk
     with pytest.raises(UserError, match=r"copied, but damaged .* look at that disk"), staged(database, str(tmp_path)):
         pass
     assert copies(tmp_path) == []
+
+
+def test_a_database_that_is_replaced_while_it_is_copied_is_refused(database, miniature, tmp_path, monkeypatch):
+    path, other = tmp_path / "train.lmdb", tmp_path / "other.lmdb"
+    shutil.copy(database, path)
+    extract_val(miniature.val, miniature.devkit, tmp_path / "val", expect="subset", lmdb=other)
+
+    def replace_first(source, part, size):
+        other.replace(source)
+        shutil.copy(source, part)
+
+    monkeypatch.setattr(staging, "_copy", replace_first)
+    line = f"{path}: was replaced while it was copied to .*; run this stage again"
+    with pytest.raises(UserError, match=line), staged(path, str(tmp_path / "scratch")):
+        pass
+    assert copies(tmp_path / "scratch") == []
 
 
 def test_copies_of_other_data_that_nobody_uses_are_removed(holder, extracted, database, tmp_path):

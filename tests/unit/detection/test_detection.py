@@ -21,10 +21,13 @@ from mmengine.config import ConfigDict
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
+import slimclr.stages.transfer as stage
+from slimclr.config import Detection
 from slimclr.detection import transfer
 from slimclr.detection.backbone import SlimmableBackbone
 from slimclr.detection.recipe import base_model, build_config
 from slimclr.nn.layers import used_slices
+from slimclr.nn.weights import read_weights
 
 WIDTHS = (1.0, 0.5)
 SIZES = {
@@ -223,7 +226,7 @@ def test_the_model_is_mmdets_own_but_for_the_backbone() -> None:
 
 
 def test_train_resume_and_change_of_recipe(weights: Path, coco: Path, tmp_path: Path) -> None:
-    paths = {"weights": weights, "coco": coco, "checkpoints": tmp_path / "work"}
+    paths = {"weights": weights, "coco": coco, "checkpoints": tmp_path / "work", "inputs": {"val_images": "a1"}}
     first = transfer.run_transfer(**paths, **RECIPE)
     assert set(first) == {"1.0", "0.5"}
     assert all(set(values) == set(transfer.METRICS) for values in first.values())
@@ -231,8 +234,61 @@ def test_train_resume_and_change_of_recipe(weights: Path, coco: Path, tmp_path: 
     saved = (tmp_path / "work/epoch_1.pth").stat().st_mtime_ns
     assert transfer.run_transfer(**paths, **RECIPE) == first
     assert (tmp_path / "work/epoch_1.pth").stat().st_mtime_ns == saved
-    with pytest.raises(UserError, match=r"another recipe \(lr changed\)"):
+    with pytest.raises(UserError, match=r"another recipe or other data \(lr changed\)"):
         transfer.run_transfer(**paths, **(RECIPE | {"lr": 0.5}))
+    with pytest.raises(UserError, match=r"another recipe or other data \(val_images changed\)"):
+        transfer.run_transfer(**paths | {"inputs": {"val_images": "b2"}}, **RECIPE)
+
+
+def _stage(weights: Path, coco: Path, folder: Path) -> dict:
+    """The stage's metrics; its checkpoints lie in a folder of their own in `<folder>/work`."""
+    recipe = {name: value for name, value in RECIPE.items() if name != "seed"}
+    run = {"run": "x", "seed": 0, "out": folder / "metrics.json", "checkpoints": folder / "work"}
+    stage.transfer(Detection.model_validate(recipe), weights=weights, coco=coco, **run)
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def _checkpoints(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in (folder / "work").glob("*/*/epoch_1.pth")}
+
+
+def test_the_same_coco_in_another_place_is_not_trained_on_again(weights: Path, coco: Path, tmp_path: Path) -> None:
+    metrics = _stage(weights, coco, tmp_path)
+    assert sorted(metrics["data_sha256"]) == ["train_annotations", "train_images", "val_annotations", "val_images"]
+    before = _checkpoints(tmp_path)
+    assert len(before) == 1
+    shutil.copytree(coco, tmp_path / "copy")
+    (tmp_path / "link").symlink_to(coco)
+    for place in ("copy", "link"):
+        again = _stage(weights, tmp_path / place, tmp_path)
+        assert again["widths"] == metrics["widths"]
+        assert again["data_sha256"] == metrics["data_sha256"]
+    assert _checkpoints(tmp_path) == before
+
+
+def test_other_inputs_are_trained_on_from_the_beginning(weights: Path, coco: Path, tmp_path: Path) -> None:
+    first = _stage(weights, coco, tmp_path)
+    for number, change in enumerate(("train_annotations", "val_annotations", "train_images", "weights"), 1):
+        other = tmp_path / change
+        shutil.copytree(coco, other)
+        given = weights
+        if change == "weights":
+            tensors, meta = read_weights(weights)
+            given = tmp_path / "other.safetensors"
+            save_weights(given, {name: -tensor for name, tensor in tensors.items()}, meta)
+        elif change == "train_images":
+            Image.new("RGB", (72, 64)).save(other / "train2017/000000000000.jpg")
+        else:
+            path = other / f"annotations/instances_{change.split('_')[0]}2017.json"
+            content = json.loads(path.read_text())
+            path.write_text(json.dumps(content | {"annotations": content["annotations"][:-1]}))
+        before = _checkpoints(tmp_path)
+        metrics = _stage(given, other, tmp_path)
+        after = _checkpoints(tmp_path)
+        assert (len(before), len(after)) == (number, number + 1)
+        assert before.items() <= after.items()
+        changed = {name for name, digest in metrics["data_sha256"].items() if digest != first["data_sha256"][name]}
+        assert changed == {change} - {"weights"}
 
 
 def test_what_the_check_passes_over_trains_and_evaluates(weights: Path, coco: Path, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ if sys.argv[1] == "prepare":
     coco.__wrapped__(Factory()), weights.__wrapped__(Factory())
 else:
     widths = run_transfer(weights=folder / "weights/weights.safetensors", coco=folder / "coco",
-                          checkpoints=folder / "work", **(RECIPE | {{"epochs": int(sys.argv[2])}}))
+                          inputs={{}}, checkpoints=folder / "work", **(RECIPE | {{"epochs": int(sys.argv[2])}}))
     if widths is not None:
         (folder / "metrics.json").write_text(json.dumps(widths))
 """

@@ -162,14 +162,16 @@ def test_named_and_killed_before_its_first_checkpoint_it_is_still_gone_on_from(i
         ({"epochs": 4, "log_every": 7}, None),
         ("seed1", r'is of another run \(part: "seed0" -> "seed1"\)'),
         ("probe", r'is of another run \(stage: "pretrain" -> "probe"\)'),
+        ("other images", r"is of another run \(train_images: a1 -> b2\)"),
+        ("earliest version", "written by an earlier version"),
         ("earlier version", "written by an earlier version"),
         ("other shapes", r"does not fit what is trained \(.*size mismatch"),
     ],
 )
 def test_a_named_checkpoint_of_something_else_is_refused(images, tmp_path, changes, line):
-    def of(stage="pretrain", part="seed0", **changed):
+    def of(stage="pretrain", part="seed0", images="a1", **changed):
         fixed = {"method": {"name": "mocov2", "queue": 64}, "batch": 32, "bn_batch": 16, "optimizer": {"lr": 0.05}}
-        return identity(stage, Pretrain.model_validate(fixed | {"epochs": 3} | changed), part)
+        return identity(stage, Pretrain.model_validate(fixed | {"epochs": 3} | changed), part, {"train_images": images})
 
     first = trainer(images, tmp_path / "first", epochs=1)
     first.identity = of()
@@ -181,10 +183,14 @@ def test_a_named_checkpoint_of_something_else_is_refused(images, tmp_path, chang
         other.identity = of(part="seed1")
     elif changes == "probe":
         other.identity = of(stage="probe")
-    elif changes in ("earlier version", "other shapes"):
+    elif changes == "other images":
+        other.identity = of(images="b2")
+    elif changes in ("earliest version", "earlier version", "other shapes"):
         state = torch.load(path, weights_only=True)
-        if changes == "earlier version":
+        if changes == "earliest version":
             del state["identity"]
+        elif changes == "earlier version":
+            del state["identity"]["inputs"]
         else:
             weight = state["method"]["query_encoder.backbone.conv1.weight"]
             state["method"]["query_encoder.backbone.conv1.weight"] = weight[:1]
