@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import sys
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, cast
@@ -24,7 +25,7 @@ KEEP = 2
 _NAME = re.compile(r"step_(\d+)\.pt")
 
 
-class Checkpoints:
+class CheckpointManager:
     """The checkpoints of one run.
 
     Only one process writes; `save` returns as soon as the state is copied, and a thread waits for the disk.
@@ -36,7 +37,13 @@ class Checkpoints:
     def __init__(self, folder: Path):
         self.folder = folder
         self._thread = ThreadPoolExecutor(1, "checkpoint")
+        # The checkpoint that the thread is writing; None while it has nothing to do.
         self._writing: Future[None] | None = None
+        self._saved = time.monotonic()
+
+    def due(self, minutes: float) -> bool:
+        """Whether so many minutes have passed since the last save, or the beginning."""
+        return time.monotonic() - self._saved > 60 * minutes
 
     def save(self, state: dict[str, Any], *, keep: bool = False) -> None:
         """Begin to write a checkpoint, once the one before is on the disk; then all but the newest two go.
@@ -48,6 +55,7 @@ class Checkpoints:
         Raises:
             UserError: The checkpoint before could not be written.
         """
+        self._saved = time.monotonic()
         self.wait()
         self._writing = self._thread.submit(self._write, _copy(state), keep)
 

@@ -17,7 +17,7 @@ class Preempted(Exception):
     """A run stopped on request, with a checkpoint."""
 
 
-class Request:
+class StopRequest:
     """Whether a signal asked this process to stop.
 
     Attributes:
@@ -28,9 +28,9 @@ class Request:
 
 
 @contextmanager
-def stop_requests() -> Iterator[Request]:
+def stop_requests() -> Iterator[StopRequest]:
     """Take SIGTERM and SIGUSR1 as requests to stop, until the end of the block."""
-    request = Request()
+    request = StopRequest()
 
     def note(number: int, _: object) -> None:
         request.signal = signal.Signals(number).name

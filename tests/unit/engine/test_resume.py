@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from slimclr.config import Pretrain
-from slimclr.engine.checkpoints import Checkpoints, list_checkpoints
+from slimclr.engine.agreement import Agreement
+from slimclr.engine.checkpoints import CheckpointManager, list_checkpoints
 from slimclr.engine.folder import identity
 from slimclr.engine.preemption import Preempted
 from slimclr.errors import UserError
@@ -78,7 +79,7 @@ def test_states_of_the_generators_are_restored(images, tmp_path):
     torch.manual_seed(1)
     random.seed(1)
     resumed = trainer(images, tmp_path)
-    resumed._resume()
+    resumed._resume(Agreement(resumed.where))
     assert (torch.rand(3).tolist(), random.random()) == wanted
 
 
@@ -134,7 +135,7 @@ def test_a_damaged_one_of_the_named_ones_step_is_replaced(images, tmp_path, caps
     newest.write_bytes(content[:-1])
     again = trainer(images, tmp_path)
     again.resume = tmp_path / "epoch_00002.pt"
-    again._resume()  # and nothing after it
+    again._resume(Agreement(again.where))  # and nothing after it
     trainer(images, tmp_path).train()
     told = capsys.readouterr()
     assert told.out.count("going on after step 4 of") == 2
@@ -147,7 +148,7 @@ def test_named_and_killed_before_its_first_checkpoint_it_is_still_gone_on_from(i
     whole.train()
     again = trainer(images, tmp_path)
     again.resume = tmp_path / "epoch_00001.pt"
-    again._resume()  # and nothing after it
+    again._resume(Agreement(again.where))  # and nothing after it
     capsys.readouterr()
     trainer(images, tmp_path).train()
     assert "going on after step 2 of 6" in capsys.readouterr().out
@@ -188,7 +189,7 @@ def test_a_named_checkpoint_of_something_else_is_refused(images, tmp_path, chang
         else:
             weight = state["method"]["query_encoder.backbone.conv1.weight"]
             state["method"]["query_encoder.backbone.conv1.weight"] = weight[:1]
-        writer = Checkpoints(tmp_path / "first")
+        writer = CheckpointManager(tmp_path / "first")
         writer.save(state)
         writer.wait()
     other.resume = path

@@ -8,7 +8,7 @@ import pytest
 
 from slimclr.config import Pretrain
 from slimclr.data import lock
-from slimclr.engine.checkpoints import Checkpoints
+from slimclr.engine.checkpoints import CheckpointManager
 from slimclr.engine.folder import finish, folder_of, identity, open_folder, refuse_other
 from slimclr.errors import UserError
 
@@ -27,7 +27,7 @@ def recipe(**changes):
 
 def begun(base, which):
     with open_folder(base, which, part="seed0", main=True) as folder:
-        writer = Checkpoints(folder)
+        writer = CheckpointManager(folder)
         writer.save({"step": 1})
         writer.wait()
     return folder
