@@ -50,6 +50,7 @@ class FiniteCheck:
     def __init__(self, module: nn.Module, device: torch.device):
         self.found: NotFinite | None = None
         self._module = module
+        self._later = device.type == "cuda"
         self._finite = torch.ones((), dtype=torch.bool, device=device)
         self._overflows = torch.zeros((), device=device)
         # A GPU's numbers of the step before, until they are looked at.
@@ -78,7 +79,7 @@ class FiniteCheck:
         if scaler.is_enabled():
             scaler.step(optimizer)
             scaler.update()
-        elif self._finite.is_cuda and getattr(optimizer, "_step_supports_amp_scaling", False):
+        elif self._later and getattr(optimizer, "_step_supports_amp_scaling", False):
             # The kernel itself leaves the step out, so that nobody waits for the GPU to know.
             optimizer.found_inf = (~self._finite).float()  # type: ignore[attr-defined]
             optimizer.step()
@@ -92,7 +93,7 @@ class FiniteCheck:
             step: Its number, from 1.
             numbers: What `numbers` gave for it.
         """
-        if not numbers.is_cuda:
+        if not self._later:
             self._look(step, numbers, gradients=True)
             return
         copy = _Copy(step, numbers)

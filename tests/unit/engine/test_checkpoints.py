@@ -40,6 +40,19 @@ def test_a_copy_is_saved_not_what_the_tensors_become(tmp_path):
     assert load_checkpoint(writer.newest())["weights"].sum() == 0
 
 
+def test_one_is_due_so_many_minutes_after_the_last_save(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    writer = CheckpointManager(tmp_path)
+    for _ in range(2):
+        now[0] += 119
+        assert not writer.due(2)
+        now[0] += 2
+        assert writer.due(2)
+        writer.save({"step": 1})
+    writer.wait()
+
+
 def test_some_stay_for_good(tmp_path):
     writer = CheckpointManager(tmp_path)
     for step in range(1, 6):
