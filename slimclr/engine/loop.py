@@ -38,7 +38,7 @@ class _Session:
         request: Whether a signal asked this process to stop.
         agreement: What the processes agree on.
         records: Records of the run, on the process that writes them.
-        advance: Moves the progress.
+        advance: Tells the progress of steps done.
     """
 
     request: StopRequest
@@ -51,7 +51,7 @@ class _Session:
 class Trainer:
     """Trains a method to its last epoch, from the newest checkpoint where there is one.
 
-    A checkpoint is written after every epoch, after so many minutes, and when a signal asks to stop. A run that goes on
+    A checkpoint is written after every epoch, after so many minutes, and when a signal asks to stop. A run that resumes
     from any of them makes the same steps as one that never stopped.
 
     Attributes:
@@ -71,7 +71,7 @@ class Trainer:
         keep_every_epochs: Checkpoints of these epochs stay for good; None: none.
         monitor: Gives values for the records, computed by all processes together; None: none.
         monitor_every: Epochs between calls of it.
-        resume: Checkpoint to go on from, instead of the newest; what came after it is set aside.
+        resume: Checkpoint to resume from, instead of the newest; what came after it is set aside.
         identity: What is trained, with its `recipe`: kept in checkpoints, and one of something else is refused.
         name: What progress calls it.
     """
@@ -98,7 +98,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.steps_per_epoch = len(self.loader) // self.accumulation
-        self.step = 0
+        self.step = 0  # steps taken
         self.scaler = torch.amp.GradScaler(self.where.device.type, enabled=self.precision == "fp16")
         self.checkpoints = CheckpointManager(self.folder)
         self.finite = FiniteCheck(self.method.trainable(), self.where.device)
@@ -133,7 +133,7 @@ class Trainer:
         with self._records() as records, self._progress() as advance:
             session = _Session(request, agreement, records, advance)
             remaining = range(self.step // self.steps_per_epoch, self.epochs)
-            # Two phases: before slow start the full network alone, then all widths.
+            # The epochs of a phase train the same widths: before slow start the full network alone, then all.
             for _, phase in groupby(remaining, self.method.active_widths):
                 epochs = list(phase)
                 model = self._wrap(epochs[0])
@@ -198,7 +198,7 @@ class Trainer:
         for micro in range(self.accumulation):
             views, labels = self._to_device(next(batches))
             last = micro + 1 == self.accumulation
-            # The all-reduce of the gradients comes once a step, with the last batch.
+            # Several processes all-reduce their gradients once a step, with the last batch.
             with nullcontext() if last else _no_sync(model):
                 with self._autocast():
                     output: Output = model(views, labels, epoch, self.step * self.accumulation + micro)
@@ -207,7 +207,7 @@ class Trainer:
                 self.scaler.scale(output.loss / self.accumulation).backward()
             losses.append(batch_losses(output))
             images += len(labels) * self.where.world
-        # One batch that is not finite makes their mean so.
+        # The mean is not finite where one batch is not.
         norm = self._update(torch.stack(losses).mean(0))
         self.meter.add(losses, norm, images=images)
         return output
@@ -220,7 +220,7 @@ class Trainer:
         norm = nn.utils.get_total_norm([parameter.grad for parameter in moved if parameter.grad is not None])
         numbers = self.finite.numbers(losses, norm.float(), scaled=self.scaler.is_enabled())
         if self.grad_clip is not None:
-            # A norm that is not finite would spoil every gradient, and which one it came from would be lost.
+            # Clipped by a norm that is not finite, every gradient would be so, and nobody could tell which it was.
             nn.utils.clip_grads_with_norm_(moved, self.grad_clip, norm.nan_to_num(0.0, 0.0, 0.0))
         self.method.after_step()
         self.finite.step(self.optimizer, self.scaler)

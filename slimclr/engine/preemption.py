@@ -18,7 +18,7 @@ class Preempted(Exception):
 
 
 class StopRequest:
-    """Whether a signal asked this process to stop.
+    """Whether a signal asked this process to stop; the handler fills it in.
 
     Attributes:
         signal: Its name; empty as long as none came.
@@ -32,10 +32,10 @@ def stop_requests() -> Iterator[StopRequest]:
     """Take SIGTERM and SIGUSR1 as requests to stop, until the end of the block."""
     request = StopRequest()
 
-    def note(number: int, _: object) -> None:
+    def receive(number: int, _: object) -> None:
         request.signal = signal.Signals(number).name
 
-    before = {number: signal.signal(number, note) for number in SIGNALS}
+    before = {number: signal.signal(number, receive) for number in SIGNALS}
     if EXIT_FOLDER in os.environ:
         # From now on the launcher may pass signals on to this process.
         (Path(os.environ[EXIT_FOLDER]) / f"{os.getpid()}.pid").touch()

@@ -29,7 +29,7 @@ def checkpoint_to_resume(checkpoints: CheckpointManager, named: Path | None, *, 
     """
     if named is None:
         return checkpoints.newest()
-    newest = checkpoints.going_on_from(sha256(named)) if named.is_file() else None
+    newest = checkpoints.newest_with_origin(sha256(named)) if named.is_file() else None
     if newest is None:
         return named
     done = f"{newest} goes on from {named} already; move it away to go back again"
