@@ -25,7 +25,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from slimclr.engine.checkpoints import Checkpoints
+from slimclr.engine.checkpoints import CheckpointManager
 from slimclr.losses import kl_distillation, loss_weights
 from slimclr.machine import processor
 from slimclr.methods import MoCoV2, SubNetworkLoss
@@ -159,7 +159,7 @@ def checkpoint_times(method: MoCoV2, repeats: int) -> dict[str, float]:
     state = {"epoch": 0, "method": method.state_dict(), "optimizer": sgd.state_dict()}
     stops, written = [], []
     with tempfile.TemporaryDirectory(dir=".") as folder:
-        checkpoints = Checkpoints(Path(folder))
+        checkpoints = CheckpointManager(Path(folder))
         for number in range(repeats):
             start = time.perf_counter()
             checkpoints.save({**state, "step": number})

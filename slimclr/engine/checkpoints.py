@@ -1,6 +1,6 @@
 """Rolling checkpoints: written whole in the background, the newest and the one before are kept, each with a checksum.
 
-They lie in the run's folder (`slimclr.engine.folder`) as `step_<steps taken>.pt`, with `step_<...>.pt.sha256` in the
+They are in the run's folder (`slimclr.engine.folder`) as `step_<steps taken>.pt`, with `step_<...>.pt.sha256` in the
 format of sha256sum beside each; `epoch_<epochs>.pt` are those that stay for good.
 """
 
@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import sys
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, cast
@@ -24,19 +25,25 @@ KEEP = 2
 _NAME = re.compile(r"step_(\d+)\.pt")
 
 
-class Checkpoints:
+class CheckpointManager:
     """The checkpoints of one run.
 
     Only one process writes; `save` returns as soon as the state is copied, and a thread waits for the disk.
 
     Args:
-        folder: Where they lie.
+        folder: Their folder.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
         self._thread = ThreadPoolExecutor(1, "checkpoint")
+        # The checkpoint that the thread is writing; None while it has nothing to do.
         self._writing: Future[None] | None = None
+        self._saved = time.monotonic()
+
+    def due(self, minutes: float) -> bool:
+        """Whether so many minutes have passed since the last save, or the beginning."""
+        return time.monotonic() - self._saved > 60 * minutes
 
     def save(self, state: dict[str, Any], *, keep: bool = False) -> None:
         """Begin to write a checkpoint, once the one before is on the disk; then all but the newest two go.
@@ -48,6 +55,7 @@ class Checkpoints:
         Raises:
             UserError: The checkpoint before could not be written.
         """
+        self._saved = time.monotonic()
         self.wait()
         self._writing = self._thread.submit(self._write, _copy(state), keep)
 
@@ -87,18 +95,18 @@ class Checkpoints:
             raise UserError(f"{self.folder}: every checkpoint is damaged; remove this folder to begin anew")
         return None
 
-    def going_on_from(self, origin: str) -> Path | None:
-        """The newest whole checkpoint, if its run once went back to another one; None otherwise.
+    def newest_with_origin(self, origin: str) -> Path | None:
+        """The newest whole checkpoint, if its run went back to a given one before; None otherwise.
 
         Args:
-            origin: SHA-256 of that other one.
+            origin: SHA-256 of the one that it went back to.
         """
         whole = (path for path in reversed(list_checkpoints(self.folder)) if _damage(path) is None)
         newest = next(whole, None)
         return newest if newest and load_checkpoint(newest).get("origin") == origin else None
 
     def go_back(self, path: Path, step: int) -> None:
-        """Make a checkpoint the newest: later ones are renamed to `<name>.superseded`, so that none is gone on from.
+        """Make a checkpoint the newest: later ones are renamed to `<name>.superseded`, so that none is resumed.
 
         Args:
             path: A whole checkpoint, in this folder or elsewhere.
@@ -125,9 +133,9 @@ class Checkpoints:
                 try:
                     torch.save(state, cast(IO[bytes], hashing))
                 except RuntimeError as error:
-                    # torch says where it stood, not what the operating system refused.
+                    # torch says how far it came, not what the operating system refused.
                     raise hashing.error or error from None
-            # First, so that no checkpoint is ever without it.
+            # Before the checkpoint has its name, so that it is never without a checksum.
             write_text(_checksum_path(path), f"{hashing.digest.hexdigest()}  {path.name}\n")
         if keep:
             _link(path, self.folder / f"epoch_{state['epoch']:05d}.pt", hashing.digest.hexdigest())

@@ -24,9 +24,9 @@ from slimclr.errors import UserError
 from slimclr.machine import gpu_names, take_gpus
 
 _RENDEZVOUS = "SLIMCLR_RENDEZVOUS"
-# Below the ports that the kernel gives out by itself.
+# Below the ports that the kernel itself chooses from.
 _FIRST_PORT, _PORTS = 15_000, 15_000
-# It leaves the signals that ask to stop to the processes that train.
+# torchrun leaves SIGTERM and SIGUSR1, which ask to stop, to the processes that train.
 TORCHRUN_OPTIONS = ("--signals-to-handle=SIGINT,SIGHUP,SIGQUIT",)
 
 
@@ -52,8 +52,8 @@ def under_launcher() -> bool:
 def launch(gpus: int, arguments: Sequence[str], *, nodes: int = 1) -> int | None:
     """Run `slimclr` under torchrun, unless one process is enough or torchrun is here already.
 
-    One process per GPU (one per node without GPUs); runs on one machine take different ones. Several nodes are those of
-    the Slurm job that this runs in: srun starts torchrun on each of them, and they meet at the job's first node.
+    One process per GPU, or one per node without GPUs. Runs on one machine take different GPUs. Several nodes are those
+    of the Slurm job that this runs in: srun starts torchrun on each of them, and their rendezvous is the first node.
 
     Args:
         gpus: GPUs of each node; 0 is the CPU.
@@ -71,11 +71,11 @@ def launch(gpus: int, arguments: Sequence[str], *, nodes: int = 1) -> int | None
         return None
     slimclr = [sys.executable, "-m", "slimclr", *arguments]
     if nodes > 1 and _RENDEZVOUS not in os.environ:
-        meeting_point = _meeting_point(nodes)
-        # What the surrounding job step says of itself would be taken for the wishes of the steps inside.
+        endpoint = _rendezvous_endpoint(nodes)
+        # srun reads its options from these variables too, and they describe the surrounding job step.
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "SRUN_"))}
         keep = {key: os.environ[key] for key in ("SLURM_CONF",) if key in os.environ}
-        return _run(_srun(nodes, slimclr), environment | keep | {_RENDEZVOUS: meeting_point})
+        return _run(_srun(nodes, slimclr), environment | keep | {_RENDEZVOUS: endpoint})
     here = torch.cuda.device_count()
     if gpus > here:
         raise UserError(f"{gpus} GPUs requested, but {here} are here; ask for fewer (--gpus, or gpu in the profile)")
@@ -86,13 +86,13 @@ def launch(gpus: int, arguments: Sequence[str], *, nodes: int = 1) -> int | None
     if nodes == 1 and gpus <= 1:
         return None
     sys.stdout.flush()
-    meeting = ["--standalone"]
+    rendezvous = ["--standalone"]
     if nodes > 1:
         job = os.environ["SLURM_JOB_ID"]
-        meeting = [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-id={job}"]
-        meeting += [f"--rdzv-endpoint={os.environ[_RENDEZVOUS]}"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", *meeting, f"--nproc-per-node={max(1, gpus)}"]
-    # torchrun holds them, too: it outlives this process when only this one is killed.
+        rendezvous = [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-id={job}"]
+        rendezvous += [f"--rdzv-endpoint={os.environ[_RENDEZVOUS]}"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", *rendezvous, f"--nproc-per-node={max(1, gpus)}"]
+    # torchrun holds the GPUs' locks, too: it outlives this process when only this one is killed.
     return _run([*torchrun, *TORCHRUN_OPTIONS, "-m", *slimclr[2:]], os.environ, locks)
 
 
@@ -109,8 +109,8 @@ def _srun(nodes: int, command: Sequence[str]) -> list[str]:
     ]
 
 
-def _meeting_point(nodes: int) -> str:
-    """host:port where the nodes of this Slurm job meet; jobs that share a node have ports of their own."""
+def _rendezvous_endpoint(nodes: int) -> str:
+    """host:port of the rendezvous of this Slurm job's nodes; jobs that share a node have ports of their own."""
     job = os.environ.get("SLURM_JOB_ID", "")
     if not job.isdigit():
         raise UserError(f"{nodes} nodes need a Slurm job; submit with `snakemake --profile slurm`, or use one node")
@@ -120,7 +120,7 @@ def _meeting_point(nodes: int) -> str:
             f"{nodes} nodes need Slurm's tools beside the job, but not on PATH: {', '.join(absent)}; a container has "
             "none, so run without --sdm apptainer, or use one node"
         )
-    # The environment knows the nodes of the job step only, which may be fewer.
+    # Not from the environment: it names the nodes of the job step, which may be fewer.
     names = _output("squeue", "--noheader", "--jobs", job, "--format=%N")
     hosts = _output("scontrol", "show", "hostnames", names).split()
     if len(hosts) < nodes:
@@ -135,16 +135,16 @@ def _output(*command: str) -> str:
 
 
 def _run(command: Sequence[str], environment: dict[str, str] | os._Environ[str], open_files: Sequence[int] = ()) -> int:
-    """Run a launcher; signals that ask to stop go to the processes that train, which alone know what to do.
+    """Run a launcher, and pass signals that ask to stop on to the processes that train.
 
-    Slurm signals every process of a job step, torchrun too, which would kill its workers: it ignores the signals.
+    Slurm signals every process of a job step. torchrun would kill its workers then, so it ignores the signals.
     """
     with tempfile.TemporaryDirectory(prefix="slimclr") as name:
         folder = Path(name)
-        wanted: list[int] = []
+        received: list[int] = []
 
-        def note(number: int, _: FrameType | None) -> None:
-            wanted.append(number)
+        def receive(number: int, _: FrameType | None) -> None:
+            received.append(number)
 
         # What is ignored here stays ignored in the launcher.
         before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
@@ -152,12 +152,12 @@ def _run(command: Sequence[str], environment: dict[str, str] | os._Environ[str],
             environment = {**environment, EXIT_FOLDER: str(folder)}
             with subprocess.Popen(command, env=environment, pass_fds=open_files) as child:
                 for number in SIGNALS:
-                    signal.signal(number, note)
+                    signal.signal(number, receive)
                 while child.poll() is None:
                     with suppress(subprocess.TimeoutExpired):
                         child.wait(0.2)
-                    if wanted:
-                        _pass_on(wanted[-1], folder)
+                    if received:
+                        _pass_on(received[-1], folder)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -167,7 +167,7 @@ def _run(command: Sequence[str], environment: dict[str, str] | os._Environ[str],
 
 
 def _pass_on(number: int, folder: Path) -> None:
-    """Again and again: those that are still starting get it when they are ready."""
+    """Signal the processes that are ready for it. Called again and again, for those that are still starting."""
     for path in folder.glob("*.pid"):
         try:
             os.kill(int(path.stem), number)
@@ -190,7 +190,7 @@ def processes(gpus: int, errors: Path | None = None) -> Iterator[Processes]:
     if not under_launcher():
         yield Processes(0, 1, device)
         return
-    # Another node may be copying its images still (paths.scratch).
+    # An hour, as another node may still be copying its images (paths.scratch).
     dist.init_process_group("nccl" if gpus else "gloo", timeout=timedelta(hours=1))
     rank = dist.get_rank()
     try:

@@ -17,8 +17,8 @@ class Preempted(Exception):
     """A run stopped on request, with a checkpoint."""
 
 
-class Request:
-    """Whether a signal asked this process to stop.
+class StopRequest:
+    """Whether a signal asked this process to stop; the handler fills it in.
 
     Attributes:
         signal: Its name; empty as long as none came.
@@ -28,14 +28,14 @@ class Request:
 
 
 @contextmanager
-def stop_requests() -> Iterator[Request]:
+def stop_requests() -> Iterator[StopRequest]:
     """Take SIGTERM and SIGUSR1 as requests to stop, until the end of the block."""
-    request = Request()
+    request = StopRequest()
 
-    def note(number: int, _: object) -> None:
+    def receive(number: int, _: object) -> None:
         request.signal = signal.Signals(number).name
 
-    before = {number: signal.signal(number, note) for number in SIGNALS}
+    before = {number: signal.signal(number, receive) for number in SIGNALS}
     if EXIT_FOLDER in os.environ:
         # From now on the launcher may pass signals on to this process.
         (Path(os.environ[EXIT_FOLDER]) / f"{os.getpid()}.pid").touch()

@@ -13,7 +13,7 @@ class Records:
     """One JSON object per line; the same values as TensorBoard scalars.
 
     Args:
-        folder: Where `metrics.jsonl` and `tensorboard/` lie.
+        folder: Folder of `metrics.jsonl` and `tensorboard/`.
         step: Steps already taken; later lines of an interrupted run are dropped.
     """
 

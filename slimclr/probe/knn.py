@@ -88,7 +88,7 @@ class KNNMonitor:
         """`{"knn": {width: percent right}}`."""
         was_training = self.backbone.training
         if self.where.world > 1:
-            # What is exported, and gone on from, are the first process's statistics.
+            # Weights files and checkpoints hold the first process's statistics.
             for buffer in self.backbone.buffers():
                 dist.broadcast(buffer, 0)
         self.backbone.eval()

@@ -11,10 +11,13 @@ import pytest
 import torch
 
 from slimclr.config import Pretrain
-from slimclr.engine.checkpoints import Checkpoints, list_checkpoints
+from slimclr.engine.agreement import Agreement
+from slimclr.engine.checkpoints import CheckpointManager, list_checkpoints
 from slimclr.engine.folder import identity
 from slimclr.engine.preemption import Preempted
+from slimclr.engine.resume import checkpoint_to_resume, load_weights, read_checkpoint
 from slimclr.errors import UserError
+from slimclr.files import sha256
 from tests.unit.engine.small_run import METHODS, trainer
 
 
@@ -78,7 +81,7 @@ def test_states_of_the_generators_are_restored(images, tmp_path):
     torch.manual_seed(1)
     random.seed(1)
     resumed = trainer(images, tmp_path)
-    resumed._resume()
+    resumed._resume(Agreement(resumed.where))
     assert (torch.rand(3).tolist(), random.random()) == wanted
 
 
@@ -134,7 +137,7 @@ def test_a_damaged_one_of_the_named_ones_step_is_replaced(images, tmp_path, caps
     newest.write_bytes(content[:-1])
     again = trainer(images, tmp_path)
     again.resume = tmp_path / "epoch_00002.pt"
-    again._resume()  # and nothing after it
+    again._resume(Agreement(again.where))  # and nothing after it
     trainer(images, tmp_path).train()
     told = capsys.readouterr()
     assert told.out.count("going on after step 4 of") == 2
@@ -147,7 +150,7 @@ def test_named_and_killed_before_its_first_checkpoint_it_is_still_gone_on_from(i
     whole.train()
     again = trainer(images, tmp_path)
     again.resume = tmp_path / "epoch_00001.pt"
-    again._resume()  # and nothing after it
+    again._resume(Agreement(again.where))  # and nothing after it
     capsys.readouterr()
     trainer(images, tmp_path).train()
     assert "going on after step 2 of 6" in capsys.readouterr().out
@@ -194,7 +197,7 @@ def test_a_named_checkpoint_of_something_else_is_refused(images, tmp_path, chang
         else:
             weight = state["method"]["query_encoder.backbone.conv1.weight"]
             state["method"]["query_encoder.backbone.conv1.weight"] = weight[:1]
-        writer = Checkpoints(tmp_path / "first")
+        writer = CheckpointManager(tmp_path / "first")
         writer.save(state)
         writer.wait()
     other.resume = path
@@ -205,6 +208,46 @@ def test_a_named_checkpoint_of_something_else_is_refused(images, tmp_path, chang
         other.train()
     assert str(error.value).startswith(f"{path}: ")
     assert list_checkpoints(tmp_path / "other") == []
+
+
+def saved(folder, *steps, **content):
+    manager = CheckpointManager(folder)
+    for step in steps:
+        manager.save({"step": step, **content})
+    manager.wait()
+    return manager
+
+
+def test_the_newest_is_resumed_unless_another_is_named(tmp_path, capsys):
+    manager = saved(tmp_path / "run", 1, 2)
+    named = saved(tmp_path / "other", 5).newest()
+    assert checkpoint_to_resume(saved(tmp_path / "empty"), None, name="toy") is None
+    assert checkpoint_to_resume(manager, None, name="toy") == tmp_path / "run/step_00000002.pt"
+    assert checkpoint_to_resume(manager, named, name="toy") == named
+    missing = tmp_path / "none.pt"
+    assert checkpoint_to_resume(manager, missing, name="toy") == missing  # reading it says so
+    assert capsys.readouterr().out == ""
+    newest = tmp_path / "run/step_00000003.pt"
+    saved(tmp_path / "run", 3, origin=sha256(named))
+    assert checkpoint_to_resume(manager, named, name="toy") == newest
+    told = f"toy: {newest} goes on from {named} already; move it away to go back again\n"
+    assert capsys.readouterr().out == told
+
+
+def test_one_of_an_earlier_version_says_how_to_begin_anew(tmp_path):
+    path = saved(tmp_path, 1).newest()
+    with pytest.raises(UserError, match="cannot go on from; leave out --resume to begin anew, or use the version"):
+        read_checkpoint(path, {}, anew="leave out --resume")
+
+
+def test_an_optimiser_of_other_parameters_does_not_fit(tmp_path):
+    model, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2, bias=False)
+    own, foreign = (torch.optim.SGD(module.parameters(), lr=0.1) for module in (model, other))
+    ones = {name: torch.ones_like(tensor) for name, tensor in model.state_dict().items()}
+    with pytest.raises(UserError, match=r"x.pt: does not fit what is trained \(.*parameter group.*other images\?"):
+        load_weights(tmp_path / "x.pt", {"method": ones, "optimizer": foreign.state_dict()}, model, own)
+    load_weights(tmp_path / "x.pt", {"method": ones, "optimizer": own.state_dict()}, model, own)
+    assert model.weight.eq(1).all()
 
 
 def work(images, folder):

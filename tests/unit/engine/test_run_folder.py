@@ -9,7 +9,7 @@ import pytest
 
 from slimclr.config import Pretrain, dump
 from slimclr.data import lock
-from slimclr.engine.checkpoints import Checkpoints
+from slimclr.engine.checkpoints import CheckpointManager
 from slimclr.engine.folder import finish, folder_of, identity, open_folder, refuse_other
 from slimclr.errors import UserError
 
@@ -31,7 +31,7 @@ INPUTS = {"train_images": "a" * 64}
 
 def begun(base, which, inputs=INPUTS):
     with open_folder(base, which, part="seed0", inputs=inputs, main=True) as folder:
-        writer = Checkpoints(folder)
+        writer = CheckpointManager(folder)
         writer.save({"step": 1})
         writer.wait()
     return folder
