@@ -56,8 +56,7 @@ def agree_on_steps(rank, store, results):
 
 @pytest.mark.ddp
 def test_two_processes_agree_a_step_late_and_at_once_where_they_wait(tmp_path):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["slimclr.engine.agreement"])
+    context = multiprocessing.get_context("spawn")
     results = context.Queue()
     processes = [context.Process(target=agree_on_steps, args=(rank, tmp_path / "store", results)) for rank in range(2)]
     for process in processes:
