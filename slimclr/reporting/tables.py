@@ -130,7 +130,7 @@ def not_comparable(records: Iterable[Record]) -> dict[str, dict[str, list[str]]]
         stages = reasons.setdefault(record.run, {})
         for reason in record.metrics.comparable_because or ["no reason was recorded"]:
             if not any(reason in listed for listed in stages.values()):
-                stages.setdefault(record.metrics.stage, []).append(reason)
+                stages.setdefault(record.stage, []).append(reason)
     return reasons
 
 

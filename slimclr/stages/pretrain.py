@@ -11,6 +11,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from slimclr.brought import refuse_to_replace
 from slimclr.config import Distillation, Optimizer, Pretrain, Probe, Schedule, dump, fingerprint
 from slimclr.data import open_images
 from slimclr.data.loaders import training_loader
@@ -67,9 +68,11 @@ def pretrain(
         resume: Checkpoint to go on from; None takes the newest of this recipe, or begins.
 
     Raises:
+        UserError: `out` holds weights that pre-training did not make.
         Preempted: SIGTERM or SIGUSR1 asked to stop; run it again.
     """
     started = time.time()
+    refuse_to_replace(out, made_by="pretrain")
     part = f"seed{seed}"
     folder = folder_of(checkpoints, recipe, part)
     torch.manual_seed(seed)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import yaml
+from slimclr.brought import brought_runs
 from slimclr.config import (
     decisive,
     dump,
@@ -50,6 +51,10 @@ SEED_OF = {
     for run, recipe in RECIPES.items()
     for folder, seed in seeded_runs(run, recipe).items()
 }
+try:
+    BROUGHT = brought_runs(WORK, RUN_OF)
+except UserError as error:
+    raise WorkflowError(str(error))
 TRANSFER_RUNS = [folder for folder, run in RUN_OF.items() if RECIPES[run].transfer]
 
 # With `--sdm apptainer` a rule's commands are on PATH in its image, otherwise in its virtual environment. This is a
