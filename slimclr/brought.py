@@ -4,6 +4,7 @@ This module does not import torch: the Snakefile asks at every start.
 """
 
 import json
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -66,9 +67,10 @@ def _is_brought(work: Path, run: str) -> bool:
         fault = f"is not what metrics.json beside it describes, run {metrics.get('run')!r}"
     else:
         return True
+    command = shlex.join(["slimclr", "import", str(weights), "--out", str(folder)])
     raise UserError(
-        f"{weights}: not made here by the rule pretrain, and {fault}; to keep it run `slimclr import {weights} --out "
-        f"{folder}`, to train the run move it elsewhere"
+        f"{weights}: not made here by the rule pretrain, and {fault}; to keep it run `{command}`, to train the run "
+        "move it elsewhere"
     )
 
 

@@ -20,52 +20,16 @@ from slimclr.cli import main
 from slimclr.data.folder import FolderImages
 from slimclr.data.loaders import validation_loader
 from slimclr.errors import UserError
-from slimclr.methods.base import Encoder
-from slimclr.nn import MLP, MoCoV3Projector, SimCLRHead, build_backbone, classifier
+from slimclr.nn import MLP, build_backbone
 from slimclr.nn.counts import count_macs, count_parameters
 from slimclr.nn.reference import our_name, reference_name
 from slimclr.nn.weights import load_backbone, read_weights, save_weights
 from slimclr.probe import OwnClassifier
-from tests.golden_inputs import backbone_names, fill, head_names, images
+from tests.golden_inputs import backbone_names, head_names, images
 from tests.parity import SINGLE, relative
+from tests.reference_checkpoints import BASE, DEPTH, HEADS, WIDTHS, made, saved
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "open.json").read_text())
-DEPTH, BASE, WIDTHS = 14, 16, (1.0, 0.75, 0.5, 0.25)
-FEATURES = 8 * 4 * BASE
-HEADS = {
-    "mocov2_slim": lambda size, out, widths: MLP(size, out, widths),
-    "mocov2_switch": lambda size, out, widths: MLP(size, out, widths, switchable=True),
-    "mocov3_slim": lambda size, out, widths: MoCoV3Projector(size, 2 * size, out, widths),
-    "simclr_slim": lambda size, out, widths: SimCLRHead(size, size, out, widths),
-    "supervised": lambda size, out, widths: classifier(size, out, widths, switchable=False),
-    "supervised_switch": lambda size, out, widths: classifier(size, out, widths, switchable=True),
-}
-
-
-def made(head, prefix, *, depth=DEPTH, base=BASE, widths=WIDTHS, out=12):
-    """An encoder with golden values, and its state dict under the reference's names."""
-    backbone = build_backbone(depth, base, widths)
-    encoder = Encoder(backbone, HEADS[head](backbone.out_features, out, widths), normalize=False).eval()
-    names = backbone_names(depth, widths) + head_names(head, widths)
-    ours = fill(encoder, names, "module.encoder_q.", depth=depth, widths=widths, head=head)
-    tensors = encoder.state_dict()
-    return encoder, {f"module.{prefix}{theirs}": tensors[own] for theirs, own in ours.items()}
-
-
-def saved(folder, state, *, name="net.pth.tar", zipped=True):
-    """A checkpoint as a training script writes it, with options, the best accuracy and the optimiser."""
-    weight = torch.zeros(3)
-    content = {
-        "epoch": 200,
-        "arch": "resnet50",
-        "state_dict": OrderedDict(state),
-        "best_acc1": np.float64(67.5),
-        "steps": np.int64(5),
-        "args": argparse.Namespace(lr=0.03, gpu=None, widths=[1.0, 0.5]),
-        "optimizer": torch.optim.SGD([weight], lr=0.1, momentum=0.9).state_dict(),
-    }
-    torch.save(content, folder / name, _use_new_zipfile_serialization=zipped)
-    return folder / name
 
 
 def extras(state, prefix, copy):
@@ -330,6 +294,12 @@ def test_weights_of_this_project_are_imported_where_they_lie_or_from_elsewhere(t
     assert brought_runs(work, ["mine", "other"]) == ["mine", "other"]
     header = same_outputs(small[0], work / "results/pretrain/other/weights.safetensors")
     assert (header["run"], header["source"]) == ("other", "net.pth")
+
+
+def test_a_safetensors_file_in_the_references_naming_is_read(tmp_path, small):
+    save_file({name: tensor.contiguous() for name, tensor in small[1].items()}, tmp_path / "net.safetensors")
+    assert main(["import", str(tmp_path / "net.safetensors"), "--out", str(tmp_path / "mine")]) == 0
+    same_outputs(small[0], tmp_path / "mine/weights.safetensors")
 
 
 def test_trained_weights_are_not_replaced_by_an_import(tmp_path, capsys, small):
