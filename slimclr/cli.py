@@ -25,7 +25,7 @@ from slimclr.errors import UserError, refusal
 from slimclr.machine import gres_gpus
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SECTION = "JSON, or the path of a YAML file"
+SECTION = "JSON, or a YAML file; of {}'s file the section {} is taken"
 IMAGES = "an LMDB, RecordIO files (.rec) or a folder of classes"
 
 
@@ -240,8 +240,10 @@ def _report(options: argparse.Namespace, _: Sequence[str]) -> None:
 def _recipe(options: argparse.Namespace, _: Sequence[str]) -> None:
     from slimclr.stages.recipe import show_recipe
 
-    path = REPOSITORY / load_config(options.config).recipes / f"{options.run}.yaml"
-    show_recipe(load_recipe(path), run=options.run, gpus=options.gpus, images=options.images)
+    path = Path(options.run)
+    if path.suffix not in (".yaml", ".yml"):
+        path = REPOSITORY / load_config(options.config).recipes / f"{options.run}.yaml"
+    show_recipe(load_recipe(path), run=path.stem, gpus=options.gpus, images=options.images)
 
 
 def _check(options: argparse.Namespace, _: Sequence[str]) -> None:
@@ -326,8 +328,8 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(handler=handler)
         return sub
 
-    def training(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--recipe", required=True, help=f"this stage's settings: {SECTION}")
+    def training(sub: argparse.ArgumentParser, section: str, whole: str = "a recipe") -> None:
+        sub.add_argument("--recipe", required=True, help=f"this stage's settings: {SECTION.format(whole, section)}")
         sub.add_argument(
             "--settings",
             type=_settings,
@@ -413,7 +415,7 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     sub = command("pretrain", _pretrain, "Pre-train a slimmable network.")
-    training(sub)
+    training(sub, "pretrain")
     scratch(sub)
     sub.add_argument("--data", type=Path, help=f"training images: {IMAGES}")
     sub.add_argument(
@@ -426,7 +428,7 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     sub = command("probe", _probe, "Train and evaluate linear probes of all widths.")
-    training(sub)
+    training(sub, "probe")
     scratch(sub)
     sub.add_argument("--weights", type=Path, required=True, help="weights.safetensors of the run")
     sub.add_argument("--train", type=Path, required=True, help=f"training images: {IMAGES}")
@@ -434,15 +436,23 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, required=True, help="metrics.json to write")
 
     sub = command("transfer", _transfer, "Fine-tune Mask R-CNN on COCO and evaluate every width.")
-    training(sub)
+    training(sub, "detection", "a config")
     sub.add_argument("--weights", type=Path, required=True, help="weights.safetensors of the run")
     sub.add_argument("--coco", type=Path, required=True, help="folder with annotations/, train2017/, val2017/")
     sub.add_argument("--out", type=Path, required=True, help="metrics.json to write")
 
-    sub = command("import", _import, "Turn a checkpoint of the reference implementation into a weights file.")
-    sub.add_argument("file", type=Path, metavar="FILE", help="its .pth.tar, of pre-training or of a linear probe")
-    sub.add_argument("--out", type=Path, metavar="WEIGHTS", required=True, help="weights file to write (.safetensors)")
-    sub.add_argument("--name", dest="run", metavar="RUN", help="the run's name (default: the file's)")
+    sub = command("import", _import, "Let a checkpoint of the reference implementation replace a run's pre-training.")
+    sub.add_argument(
+        "file", type=Path, metavar="FILE", help="its .pth.tar, of pre-training or of a linear probe; or .safetensors"
+    )
+    sub.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        required=True,
+        help="the run's folder results/pretrain/<run>, or weights.safetensors in it; another .safetensors: that alone",
+    )
+    sub.add_argument("--name", dest="run", metavar="RUN", help="the run's name (default: the folder's)")
     sub.add_argument("--no-hash-check", dest="hash_check", action="store_false", help="accept a hash that does not fit")
     sub.add_argument("--val", type=Path, metavar="DATA", help=f"photos to try its classifier on: {IMAGES}")
     sub.add_argument(
@@ -460,7 +470,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--config", type=Path, default=default, help="default: config/config.yaml")
 
     sub = command("recipe", _recipe, "Show what a recipe becomes on a number of GPUs.")
-    sub.add_argument("run", metavar="RUN", help="a recipe's name")
+    sub.add_argument("run", metavar="RUN", help="a recipe's name, or its file (.yaml)")
     sub.add_argument("--gpus", type=_at_least(1), default=1, help="GPUs that train (default 1)")
     sub.add_argument("--images", type=_at_least(1), default=1_281_167, help="training images (default: ImageNet's)")
     config(sub)

@@ -213,7 +213,10 @@ class KNN(Model):
     """A classifier of nearest neighbours on the frozen features of every width, to watch a training by."""
 
     every: Count = Field(10, description="Epochs between two evaluations.")
-    bank: Count = Field(10_000, description="Training images whose neighbours are counted, drawn by the seed.")
+    bank: Count = Field(
+        10_000,
+        description="Training images whose neighbours are counted, drawn by the seed; fewer where the data has fewer.",
+    )
     queries: Count = Field(2_000, description="Other training images that are classified.")
     neighbours: Count = Field(20, description="Neighbours that vote.")
     temperature: Positive = Field(0.07, description="A vote's weight is exp(cosine / temperature).")
@@ -230,6 +233,9 @@ OPERATIONAL = (
     "activation_checkpointing",
 )
 LOSS_WEIGHTS = ("equal", "share", "width", "width_mean_1", "sub_sum_to_full", "cumulative", "next_to_full")
+
+
+STARVED = "batch norm would see a single value of each channel, which has no deviation"
 
 
 class Pretrain(Model):
@@ -333,7 +339,23 @@ class Pretrain(Model):
             raise ValueError(f"batch {self.batch} does not divide into method.bn_splits {self.method.bn_splits}")
         if isinstance(self.method, MoCoV2) and self.method.queue % self.batch:
             raise ValueError(f"method.queue {self.method.queue} is not a multiple of batch {self.batch}")
+        if self.starves_batch_norm(self.bn_batch or self.batch):
+            key, images = ("batch", self.batch) if self.bn_batch is None else ("bn_batch", self.bn_batch)
+            each = " for each of method.bn_splits" if images > 1 else ""
+            raise ValueError(f"{key} {images}: {STARVED}; give it two images or more{each}")
         return self
+
+    def starves_batch_norm(self, images: int) -> bool:
+        """Whether a batch norm gets a single value of a channel, which has no deviation, where it sees so many images.
+
+        Args:
+            images: Before `bn_splits` divides them.
+        """
+        if isinstance(self.method, MoCoV2):
+            images //= self.method.bn_splits
+        # The heads' batch norms see one value of an image, the backbone's last ones its last map.
+        stride = 4 if self.backbone.depth in CIFAR_BLOCKS else 32
+        return images == 1 and (self.method.name in NEGATIVES_IN_BATCH or self.image_size <= stride)
 
 
 class Probe(Model):
@@ -567,11 +589,19 @@ def seeded_runs(run: str, recipe: Recipe) -> dict[str, int]:
     return {run: first} | {f"{run}_seed{seed}": seed for seed in others}
 
 
+# Section that a stage takes -> its name, and the file that it is a part of.
+_WHOLE: dict[type[Model], tuple[str, type[Model]]] = {
+    Pretrain: ("pretrain", Recipe),
+    Probe: ("probe", Recipe),
+    Detection: ("detection", Config),
+}
+
+
 def parse_section(model: type[M], text: str, changes: Mapping[str, Any] = MappingProxyType({})) -> M:
-    """Read a section of the config from the command line: JSON, or the path of a YAML file.
+    """Read a section from the command line: JSON, or the path of a YAML file, of the section or of all around it.
 
     Args:
-        model: The section.
+        model: The section; `Pretrain` and `Probe` also out of a run's recipe, `Detection` also out of a config.
         text: JSON or path.
         changes: Keys that take the place of those in `text`.
 
@@ -587,7 +617,14 @@ def parse_section(model: type[M], text: str, changes: Mapping[str, Any] = Mappin
     else:
         name = text
         values = _read_yaml(Path(text))
+    section, whole = _WHOLE.get(model, ("", None))
+    if whole and isinstance(values, dict) and any(key in values for key in _required(whole)):
+        values = dump(getattr(_validate(whole, values, name), section))
     return _validate(model, {**values, **changes} if isinstance(values, dict) else values, name)
+
+
+def _required(model: type[Model]) -> list[str]:
+    return [name for name, field in model.model_fields.items() if field.is_required()]
 
 
 def dump(model: Model) -> dict[str, Any]:

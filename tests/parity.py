@@ -160,7 +160,8 @@ def recipe(case: dict[str, Any]) -> Pretrain:
         "views": method,
     }
     if len(widths) > 1:
-        values["slow_start_epoch"] = config["slim_start_epoch"]
+        # The reference writes -1 where sub-networks train from the start.
+        values["slow_start_epoch"] = max(config["slim_start_epoch"], 0)
         values["loss_weights"] = RULES[config["slim_loss_weighted"]]
         values["distillation"] = distillation(config, method)
     try:

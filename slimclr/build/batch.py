@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from slimclr.config import NEGATIVES_IN_BATCH, Pretrain
+from slimclr.config import NEGATIVES_IN_BATCH, STARVED, Pretrain
 from slimclr.errors import UserError
 
 
@@ -29,7 +29,8 @@ def plan_batch(recipe: Pretrain, gpus: int) -> BatchPlan:
         gpus: Processes that train, one per GPU; a CPU counts as one.
 
     Raises:
-        UserError: The batch does not divide, or accumulation would change the method and is not allowed.
+        UserError: The batch does not divide, batch norm would see a single value, or accumulation would change the
+            method and is not allowed.
     """
     share, rest = divmod(recipe.batch, gpus)
     if rest:
@@ -43,6 +44,7 @@ def plan_batch(recipe: Pretrain, gpus: int) -> BatchPlan:
     while share % per_gpu:
         per_gpu -= 1
     accumulation = share // per_gpu
+    _check_batch_norm(recipe, per_gpu, gpus)
     method = recipe.method.name
     deviations = []
     if recipe.bn_batch and per_gpu != recipe.bn_batch:
@@ -61,3 +63,17 @@ def plan_batch(recipe: Pretrain, gpus: int) -> BatchPlan:
             "pretrain.allow_not_comparable: true"
         )
     return BatchPlan(per_gpu, accumulation, tuple(deviations))
+
+
+def _check_batch_norm(recipe: Pretrain, per_gpu: int, gpus: int) -> None:
+    splits = recipe.method.bn_splits if recipe.method.name == "mocov2" else 1
+    if per_gpu % splits:
+        raise UserError(
+            f"pretrain.method.bn_splits: {splits} parts of the {per_gpu} images of a forward pass are not equal; use a "
+            "divisor, fewer GPUs or a larger pretrain.max_batch_per_gpu"
+        )
+    if recipe.starves_batch_norm(per_gpu * (gpus if recipe.batch_norm == "synchronised" else 1)):
+        raise UserError(
+            f"pretrain.batch: {recipe.batch} images on {gpus} GPUs are {per_gpu} in a forward pass: {STARVED}; use "
+            "fewer GPUs, a larger batch or a larger pretrain.max_batch_per_gpu"
+        )

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from slimclr.arch import BLOCKS
 from slimclr.nn.heads import MLP, MoCoV3Projector, SimCLRHead, classifier
 from slimclr.nn.layers import width_key
-from slimclr.nn.resnet import build_backbone
+from slimclr.nn.resnet import SlimmableResNet, build_backbone
 
 # Head -> how its layers' names begin in the reference, after `fc.`, and here.
 HEADS: dict[str, Mapping[str, str]] = {
@@ -31,6 +31,8 @@ HEADS: dict[str, Mapping[str, str]] = {
 }
 # How the tensors of the encoder that is trained by gradients begin; a probe's have no such prefix.
 ENCODERS = ("encoder_q.", "base_encoder.")
+# What DistributedDataParallel and torch.compile put into names, around the whole network or a part.
+WRAPPERS = ("module", "_orig_mod")
 # What else a pre-training checkpoint may hold.
 EXTRAS = {
     "queue": ("queue", "queue_ptr"),
@@ -45,7 +47,7 @@ _TELLS_HEAD = {
     "fc.linears.": "supervised_switch",
     "fc.": "supervised",
 }
-_SHOWN = 20
+_SHOWN, _FIRST = 20, 5
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def our_name(name: str, *, depth: int, widths: Sequence[float], head: str | None
     """Our name of an encoder's tensor, `backbone.*` or `head.*`.
 
     Args:
-        name: The reference's name without `module.` and the encoder's prefix.
+        name: The reference's name without `WRAPPERS` and the encoder's prefix.
         depth: Layers of the network.
         widths: Width multipliers.
         head: A key of `HEADS`; None is a classifier.
@@ -92,20 +94,19 @@ def read_state(state: Mapping[str, Tensor]) -> Checkpoint:
     """Tell a checkpoint's method and network from its tensors, check that it is complete, and rename it.
 
     Args:
-        state: The state dict; names begin with `module.`, then one of `ENCODERS`, or neither.
+        state: The state dict; names may begin with one of `ENCODERS`, and have parts of `WRAPPERS` anywhere.
 
     Returns:
         Copies of the encoder's tensors. Missing counters of batches are 0.
 
     Raises:
-        ValueError: Not a checkpoint of the reference, or tensors are missing, unknown or of another shape. One line
-            for each of the three, with the reference's names.
+        ValueError: Not a checkpoint of the reference, or tensors are missing, unknown, of another shape or not finite.
+            One line for each of the four, with the reference's names.
     """
-    names = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    names, unknown = _unwrapped(state)
     prefix = next((prefix for prefix in ENCODERS if any(name.startswith(prefix) for name in names)), "")
     ignored: Counter[str] = Counter()
     encoder: dict[str, Tensor] = {}
-    unknown = []
     for name, tensor in names.items():
         if extra := _extra(name):
             ignored[extra] += 1
@@ -113,20 +114,20 @@ def read_state(state: Mapping[str, Tensor]) -> Checkpoint:
             encoder[name.removeprefix(prefix)] = tensor
         else:
             unknown.append(name)
-    head = "mocov3_slim" if prefix == "base_encoder." else _head(encoder)
-    depth, base_width, widths = _depth(encoder), *_widths(encoder)
-    with torch.device("meta"):
-        backbone = build_backbone(depth, base_width, widths)
-        network = nn.ModuleDict(
-            {"backbone": backbone, "head": _build_head(head, encoder, backbone.out_features, widths)}
-        )
+    try:
+        head = "mocov3_slim" if prefix == "base_encoder." else _head(encoder)
+        backbone, network = _network(encoder, head)
+    except ValueError as error:
+        first = ", ".join(list(state)[:_FIRST]) or "none"
+        raise ValueError(f"{error}; of {len(state)} tensors the first are {first}") from None
+    shape: dict[str, Any] = {"depth": backbone.depth, "widths": backbone.widths, "head": head}
     expected = network.state_dict()
 
     tensors: dict[str, Tensor] = {}
-    misshapen = []
+    misshapen, not_finite = [], []
     for name, tensor in encoder.items():
         try:
-            ours = our_name(name, depth=depth, widths=widths, head=head)
+            ours = our_name(name, **shape)
         except ValueError:
             ours = ""
         if ours not in expected or ours in tensors:
@@ -135,6 +136,8 @@ def read_state(state: Mapping[str, Tensor]) -> Checkpoint:
         tensors[ours] = tensor.detach().to(expected[ours].dtype, copy=True)
         if tensor.shape != expected[ours].shape:
             misshapen.append(f"{prefix}{name} is {tuple(tensor.shape)} instead of {tuple(expected[ours].shape)}")
+        if count := int((~torch.isfinite(tensors[ours])).sum()):
+            not_finite.append(f"{prefix}{name} ({count} of {tensor.numel()} values)")
     missing = []
     for ours, form in expected.items():
         if ours in tensors:
@@ -142,20 +145,17 @@ def read_state(state: Mapping[str, Tensor]) -> Checkpoint:
         if ours.endswith("num_batches_tracked"):
             tensors[ours] = torch.zeros_like(form, device="cpu")
         else:
-            theirs = reference_name(ours, depth=depth, widths=widths, head=head)
+            theirs = reference_name(ours, **shape)
             missing.append(f"{prefix}{theirs} {tuple(form.shape)}")
-    what = f"{backbone.arch} with {len(widths)} widths"
-    mistakes = [
-        f"{len(found)} {mistake} {what}: {_listed(found)}"
-        for mistake, found in (
-            ("tensors missing of", missing),
-            ("tensors of another shape than in", misshapen),
-            ("tensors unknown in", unknown),
-        )
-        if found
-    ]
-    if mistakes:
-        raise ValueError("\n".join(mistakes))
+    _refuse(
+        f"{backbone.arch} with {len(backbone.widths)} widths",
+        {
+            "missing of": missing,
+            "of another shape than in": misshapen,
+            "unknown in": unknown,
+            "not finite in": not_finite,
+        },
+    )
     return Checkpoint(_method(head, prefix), backbone.arch, backbone.shape, tensors, dict(ignored))
 
 
@@ -192,6 +192,27 @@ def _rename(name: str, beginnings: Iterable[tuple[str, str]], parts: Iterable[tu
                 name = name.replace(old_part, new_part)
             return name
     raise ValueError(f"{name}: not a tensor of the reference's networks")
+
+
+def _refuse(network: str, mistakes: Mapping[str, Sequence[str]]) -> None:
+    """One line for each kind of mistake that was found; none: nothing."""
+    lines = [
+        f"{len(found)} tensors {mistake} {network}: {_listed(found)}" for mistake, found in mistakes.items() if found
+    ]
+    if lines:
+        raise ValueError("\n".join(lines))
+
+
+def _unwrapped(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Tensors by names without `WRAPPERS`, and the names of those for which that name is taken."""
+    names: dict[str, Tensor] = {}
+    doubled = []
+    for name, tensor in state.items():
+        bare = ".".join(part for part in name.split(".") if part not in WRAPPERS)
+        if bare in names:
+            doubled.append(name)
+        names.setdefault(bare, tensor)
+    return names, doubled
 
 
 def _extra(name: str) -> str | None:
@@ -241,6 +262,15 @@ def _rows(state: Mapping[str, Tensor], name: str) -> int:
     if name not in state or not state[name].numel():
         raise ValueError(f"lacks {name}, by which the network's shape is told")
     return math.prod(state[name].shape[:1])
+
+
+def _network(encoder: Mapping[str, Tensor], head: str) -> tuple[SlimmableResNet, nn.Module]:
+    """The backbone that an encoder's tensors belong to, and it with its head, both without memory."""
+    depth, base_width, widths = _depth(encoder), *_widths(encoder)
+    with torch.device("meta"):
+        backbone = build_backbone(depth, base_width, widths)
+        parts = {"backbone": backbone, "head": _build_head(head, encoder, backbone.out_features, widths)}
+    return backbone, nn.ModuleDict(parts)
 
 
 def _build_head(head: str, state: Mapping[str, Tensor], features: int, widths: Sequence[float]) -> nn.Module:

@@ -40,6 +40,16 @@ def knn_predict(
     return votes.argmax(dim=1)
 
 
+def _share_out(bank: int, queries: int, images: int) -> tuple[int, int]:
+    """`bank` and `queries`, both smaller by the same share where there are not so many images."""
+    if bank + queries <= images:
+        return bank, queries
+    if images < 2:
+        raise UserError(f"pretrain.knn: needs two images, the training set has {images}; leave knn out")
+    fewer = max(1, images * queries // (bank + queries))
+    return images - fewer, fewer
+
+
 class KNNMonitor:
     """Classifies some training images by their neighbours among others, for every width; all processes call it.
 
@@ -51,23 +61,26 @@ class KNNMonitor:
         seed: Seed of the choice of images.
         where: This process; each takes its share of the images.
 
+    Where there are fewer images than `bank` and `queries` ask for, both shrink by the same share, which a line says.
+
     Raises:
-        UserError: There are fewer images than `bank` and `queries` ask for.
+        UserError: There is a single image.
     """
 
     def __init__(
         self, settings: KNN, backbone: SlimmableResNet, images: Images, *, image_size: int, seed: int, where: Processes
     ):
-        wanted = settings.bank + settings.queries
-        if len(images) < wanted:
-            raise UserError(
-                f"pretrain.knn: bank and queries ask for {wanted:,} images, the training set has {len(images):,}; "
-                "make them smaller"
+        bank, queries = _share_out(settings.bank, settings.queries, len(images))
+        if where.main and (bank, queries) != (settings.bank, settings.queries):
+            print(
+                f"pretrain.knn: bank and queries ask for {settings.bank + settings.queries:,} images, the training set "
+                f"has {len(images):,}: bank {bank:,}, queries {queries:,}",
+                flush=True,
             )
         self.settings, self.backbone, self.where = settings, backbone, where
         self.classes = len(images.classes)
-        order = np.random.default_rng(derived_seed("knn", seed)).permutation(len(images))[:wanted]
-        chosen = (order[: settings.bank], order[settings.bank :])
+        order = np.random.default_rng(derived_seed("knn", seed)).permutation(len(images))
+        chosen = (order[:bank], order[bank : bank + queries])
         self._loaders = [
             validation_loader(
                 images,

@@ -34,7 +34,7 @@ class StageMetrics(BaseModel):
 
     version: Literal[1] = Field(alias="schema")
     run: str
-    stage: Stage
+    stage: Stage | Literal["import"]
     method: str = ""
     arch: str = ""
     epochs: float | None = None
@@ -60,6 +60,11 @@ class Record:
 
     run: str
     metrics: StageMetrics
+
+    @property
+    def stage(self) -> Stage:
+        """The stage whose place the metrics take: imported weights that of a pre-training."""
+        return "pretrain" if self.metrics.stage == "import" else self.metrics.stage
 
 
 @dataclass(frozen=True)
@@ -102,9 +107,10 @@ def read_results(results: Path, runs: dict[str, list[str]], transfer_runs: list[
             if directory in transfer_runs:
                 stages.append(read_metrics(results, "transfer", directory))
             for metrics in stages:
-                records.append(Record(run, metrics))
+                record = Record(run, metrics)
+                records.append(record)
                 values += [
-                    (run, pretrain.method, pretrain.arch, metrics.stage, width, name, float(value))
+                    (run, pretrain.method, pretrain.arch, record.stage, width, name, float(value))
                     for width, entries in metrics.widths.items()
                     for name, value in entries.items()
                     if _is_number(value)
@@ -128,7 +134,7 @@ def read_metrics(results: Path, stage: str, directory: str) -> StageMetrics:
         raise _unusable(path, stage, error.strerror or str(error)) from error
     except ValidationError as error:
         raise _unusable(path, stage, first_fault(error)) from error
-    if (metrics.run, metrics.stage) != (directory, stage):
+    if (metrics.run, Record(directory, metrics).stage) != (directory, stage):
         raise _unusable(path, stage, f"holds run {metrics.run!r}, stage {metrics.stage!r}")
     for width, entries in metrics.widths.items():
         for name in _REQUIRED_METRICS[stage]:

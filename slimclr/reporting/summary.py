@@ -55,5 +55,5 @@ def not_comparable(records: Iterable[Record]) -> Reasons:
         stages = reasons.setdefault(record.run, {})
         for reason in record.metrics.comparable_because or ["no reason was recorded"]:
             if not any(reason in listed for listed in stages.values()):
-                stages.setdefault(record.metrics.stage, []).append(reason)
+                stages.setdefault(record.stage, []).append(reason)
     return reasons

@@ -29,8 +29,9 @@ def clean_checkpoints(*, checkpoints: Path, results: Path, dry_run: bool) -> int
         stage, run = folder.parts[-2:]
         files = [file for file in folder.rglob("*") if file.is_file() and not _KEPT.fullmatch(file.name)]
         size = sum(file.stat().st_size for file in files)
-        done = (results / stage / run / "metrics.json").is_file()
-        done = done and not any(map(_unfinished, folder.rglob("run.json")))
+        done = _made(results / stage / run / "metrics.json", stage) and not any(
+            map(_unfinished, folder.rglob("run.json"))
+        )
         if done:
             finished.append(folder)
             freed += size
@@ -56,6 +57,11 @@ def clean_checkpoints(*, checkpoints: Path, results: Path, dry_run: bool) -> int
                 elif not _KEPT.fullmatch(path.name):
                     path.unlink()
     return freed
+
+
+def _made(metrics: Path, stage: str) -> bool:
+    """Whether a stage's results are there, and its own: an import's stand for no checkpoint."""
+    return metrics.is_file() and json.loads(metrics.read_text(encoding="utf-8")).get("stage") == stage
 
 
 def _unfinished(run: Path) -> bool:

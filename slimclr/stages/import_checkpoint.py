@@ -1,40 +1,34 @@
 """Take over a checkpoint of the reference implementation."""
 
-import argparse
 import hashlib
 import re
-import warnings
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+import yaml
 
+from slimclr.arch import CIFAR_BLOCKS
+from slimclr.brought import WEIGHTS, read_header, refuse_to_replace
 from slimclr.data import open_images
 from slimclr.data.loaders import validation_loader
 from slimclr.errors import UserError
+from slimclr.files import sha256, write_json, write_text
 from slimclr.nn import build_backbone
+from slimclr.nn.counts import count_macs, count_parameters
+from slimclr.nn.foreign import load_state
 from slimclr.nn.reference import Checkpoint, read_state
-from slimclr.nn.weights import BACKBONE, save_weights
+from slimclr.nn.weights import BACKBONE, load_backbone, read_weights, save_weights
 from slimclr.probe import OwnClassifier, evaluate
+from slimclr.provenance import provenance
 
 RESIZE, IMAGE_SIZE, BATCH = 256, 224, 32
+_CIFAR_SIZE = 32
 _CHUNK = 1 << 20
 _HASHES = {"SHA-256": "sha256", "MD5": "md5", "SHA-1": "sha1"}
-# A NumPy scalar's parts: its type's dtype class, and the function that makes it, which NumPy 2 has moved.
-_SCALAR_TYPES = "?bhilqBHILQefdFD"
-_RECONSTRUCT = np.float64(0).__reduce__()[0]
-# All that a checkpoint needs besides tensors: its options and its best accuracy.
-_ALLOWED: list[Any] = [
-    argparse.Namespace,
-    np.dtype,
-    *{type(np.dtype(code)) for code in _SCALAR_TYPES},
-    (_RECONSTRUCT, "numpy.core.multiarray.scalar"),
-    (_RECONSTRUCT, "numpy._core.multiarray.scalar"),
-]
 
 
 def import_checkpoint(
@@ -46,50 +40,109 @@ def import_checkpoint(
     val: Path | None = None,
     photos: int = 200,
 ) -> None:
-    """Write a weights file from a checkpoint in the reference implementation's naming, and print what was found.
+    """Write a run's folder of results from a checkpoint, and print what was found.
 
     Args:
-        file: `.pth.tar` of pre-training or of a linear probe.
-        out: The weights file, `.safetensors`.
-        run: The run's name; None: the file's name without suffix.
+        file: `.pth.tar` of pre-training or of a linear probe in the reference implementation's naming; or weights of
+            this project, `.safetensors`.
+        out: The run's folder, or the `weights.safetensors` in it; a `.safetensors` of another name is written alone.
+        run: The run's name; None: the folder's, or that of `file` without suffix for a file alone.
         hash_check: Refuse a file whose content does not fit the hash in its name.
         val: Validation images, an LMDB or a folder, to try the file's classifier on.
         photos: How many of them.
 
     Raises:
         UserError: The file is missing, damaged, holds more than data, is no checkpoint of the reference, or does not
-            fit its hash; or its classifier does badly on `val`. Nothing is written then.
+            fit its hash; or its classifier does badly on `val`; or `out` has weights that were not imported. Nothing
+            is written then.
     """
+    started = time.time()
     if not file.is_file():
         raise UserError(f"{file}: no such checkpoint; download it first, or correct the path")
     if photos < 1:
         raise UserError(f"--photos {photos}: give at least one photo")
+    alone = out.suffix == ".safetensors" and out.name != WEIGHTS
+    folder = out.parent if out.name == WEIGHTS else out
+    weights = out if alone else folder / WEIGHTS
+    if not alone and not (weights.exists() and weights.samefile(file)):
+        refuse_to_replace(folder, made_by="import")
     digests = _digests(file)
     print(f"hash     {_compare_hash(file, digests, hash_check)}")
-    state = _load_state(file)
-    try:
-        checkpoint = read_state(state)
-    except ValueError as error:
-        lines = "\n".join(f"{file}: {line}" for line in str(error).splitlines())
-        raise UserError(f"{lines}; give a whole checkpoint of the reference implementation") from None
+    checkpoint, source = _read(file)
     ignored = ", ".join(f"{count} of {kind}" for kind, count in checkpoint.ignored.items())
     print(f"method   {checkpoint.method}")
     print(f"network  {checkpoint.arch}, widths {', '.join(map(str, checkpoint.shape['widths']))}")
     print(f"tensors  {len(checkpoint.tensors)} taken, {sum(checkpoint.ignored.values())} ignored ({ignored or 'none'})")
     if val is not None:
         _try_classifier(file, checkpoint, val, photos)
-    header = {
+    stem = file.name.removesuffix(".tar").removesuffix(".pth").removesuffix(".safetensors")
+    identity = {
         "schema": 1,
-        "run": run or file.name.removesuffix(".tar").removesuffix(".pth"),
+        "run": run or (stem if alone else folder.resolve().name),
         "stage": "import",
         "seed": None,
         "method": checkpoint.method,
-        **checkpoint.shape,
-        "source": file.name,
-        "source_sha256": digests["SHA-256"],
     }
-    save_weights(out, checkpoint.tensors, header)
-    print(f"written  {out}, run {header['run']}")
+    source = {"source": file.name, "source_sha256": digests["SHA-256"]} | source
+    if not alone:
+        # Until the end nothing may pass for the description of these weights.
+        (folder / "metrics.json").unlink(missing_ok=True)
+    save_weights(weights, checkpoint.tensors, identity | checkpoint.shape | source)
+    if not alone:
+        _describe(folder, checkpoint, identity, source, started)
+    print(f"written  {out}, run {identity['run']}")
+
+
+def _read(file: Path) -> tuple[Checkpoint, dict[str, Any]]:
+    """The checkpoint, and where it came from as far as an earlier import of it tells."""
+    if file.suffix == ".safetensors" and (header := read_header(file)):
+        backbone, _ = load_backbone(file)
+        tensors, _ = read_weights(file)
+        source: dict[str, Any] = {key: header[key] for key in ("source", "source_sha256") if key in header}
+        return Checkpoint(header.get("method", ""), backbone.arch, backbone.shape, tensors, {}), source
+    try:
+        return read_state(load_state(file)), {}
+    except UserError:
+        raise
+    except ValueError as error:
+        lines = "\n".join(f"{file}: {line}" for line in str(error).splitlines())
+        raise UserError(f"{lines}; give a whole checkpoint of the reference implementation") from None
+
+
+def _describe(
+    folder: Path, checkpoint: Checkpoint, identity: dict[str, Any], source: dict[str, Any], started: float
+) -> None:
+    """Write what pre-training writes beside its weights, as far as a checkpoint tells."""
+    with torch.device("meta"):
+        backbone = build_backbone(**checkpoint.shape)
+    size = _CIFAR_SIZE if backbone.depth in CIFAR_BLOCKS else IMAGE_SIZE
+    about = {"method": {"name": checkpoint.method}, "backbone": checkpoint.shape, "import": source}
+    write_text(folder / "config.yaml", yaml.safe_dump(about, sort_keys=False))
+    write_text(folder / "metrics.jsonl", "")
+    write_json(
+        folder / "metrics.json",
+        identity
+        | {
+            "arch": backbone.arch,
+            "image_size": size,
+            "epochs": None,
+            "steps": None,
+            "comparable": False,
+            "comparable_because": [f"its weights were imported from {source['source']}, trained elsewhere"],
+            "widths": {
+                str(width): {
+                    "params": count_parameters(backbone, width),
+                    "macs": count_macs(backbone, width, image_size=size),
+                }
+                for width in backbone.widths
+            },
+            "tensors": {"taken": len(checkpoint.tensors), "ignored": checkpoint.ignored},
+            **source,
+            "weights_sha256": sha256(folder / WEIGHTS),
+            "recipe_sha256": None,
+            "provenance": provenance(started),
+        },
+    )
 
 
 def _digests(file: Path) -> dict[str, str]:
@@ -116,32 +169,6 @@ def _compare_hash(file: Path, digests: Mapping[str, str], refuse: bool) -> str:
     if refuse:
         raise UserError(f"{file}: {mismatch}; download it again, or pass --no-hash-check to take it as it is")
     return f"MISMATCH, let pass by --no-hash-check: {mismatch}"
-
-
-def _load_state(file: Path) -> dict[str, Tensor]:
-    """The state dict of a checkpoint; of what the file asks to be called, only `_ALLOWED` is."""
-    with torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # damaged bytes may make the unpickler stumble over anything
-            match = re.search(r"GLOBAL (\S+)", str(error))
-            if isinstance(error, UnpicklingError) and match:
-                raise UserError(
-                    f"{file}: asks for {match[1]}, which no checkpoint needs; it was not called; "
-                    "take the file from a source that you trust"
-                ) from None
-            raise UserError(
-                f"{file}: not a whole file of torch.save ({type(error).__name__}); download it again"
-            ) from None
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
-    ):
-        raise UserError(
-            f"{file}: holds no state_dict of named tensors; give a checkpoint of the reference implementation"
-        )
-    return state
 
 
 def _try_classifier(file: Path, checkpoint: Checkpoint, val: Path, photos: int) -> None:

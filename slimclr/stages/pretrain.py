@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import yaml
 
+from slimclr.brought import refuse_to_replace
 from slimclr.build.backbone import build_backbone
 from slimclr.build.batch import plan_batch
 from slimclr.build.loader import build_training_loader
@@ -60,9 +61,11 @@ def pretrain(
         resume: Checkpoint to go on from; None takes the newest of this recipe and these images, or begins.
 
     Raises:
+        UserError: `out` holds weights that pre-training did not make.
         Preempted: SIGTERM or SIGUSR1 asked to stop; run it again.
     """
     started = time.time()
+    refuse_to_replace(out, made_by="pretrain")
     part = f"seed{seed}"
     images = None if data is None or recipe.method.name == "random" else open_images(data)
     inputs = {} if images is None else {"train_images": images_digest(images)}

@@ -5,9 +5,11 @@ import errno
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 # The user without rights may not read our home, where what is imported late could lie.
@@ -16,6 +18,7 @@ import slimclr.data.verify
 import slimclr.stages.data
 import slimclr.stages.pretrain
 from slimclr.cli import main
+from slimclr.config import Detection, Pretrain, Probe, parse_section
 from slimclr.data.manifest import MANIFEST, Record, write_manifest
 from slimclr.errors import UserError
 from slimclr.nn.weights import save_weights
@@ -178,6 +181,43 @@ def test_numbers_that_make_no_sense(capsys, command, line):
         main(command)
     assert ended.value.code == 2
     assert capsys.readouterr().err.splitlines()[-1] == f"slimclr {command[0]}: error: {line}"
+
+
+ROOT = Path(__file__).parents[2]
+RUN = ROOT / "config/runs/demo_slimclr_simclr.yaml"
+
+
+@pytest.mark.parametrize(("section", "file"), [(Pretrain, RUN), (Probe, RUN), (Detection, ROOT / "config/demo.yaml")])
+def test_a_stage_takes_its_section_of_a_whole_file(section, file):
+    name = {Pretrain: "pretrain", Probe: "probe", Detection: "detection"}[section]
+    written = yaml.safe_load(file.read_text())[name]
+    assert parse_section(section, str(file)) == section.model_validate(written)
+    assert parse_section(section, str(file), {"workers": 3}).workers == 3
+    # The section alone is taken as before.
+    assert parse_section(section, json.dumps(written)) == section.model_validate(written)
+
+
+def test_a_mistake_in_a_whole_recipe_is_named_with_its_file(tmp_path):
+    recipe = yaml.safe_load(RUN.read_text())
+    recipe["probe"]["epocs"] = 3
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(recipe))
+    with pytest.raises(UserError, match=r"x.yaml: probe.epocs: unknown key \(did you mean 'epochs'\?\); allowed: "):
+        parse_section(Pretrain, str(tmp_path / "x.yaml"))
+
+
+def test_recipe_shows_a_file_as_it_does_a_name(capsys):
+    assert main(["recipe", RUN.stem]) == 0
+    named = capsys.readouterr().out
+    assert main(["recipe", str(RUN)]) == 0
+    assert capsys.readouterr().out == named
+
+
+@pytest.mark.parametrize("command", ["pretrain", "probe", "transfer"])
+def test_help_says_what_file_a_recipe_may_be(capsys, command):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    section = "detection" if command == "transfer" else command
+    assert f"file the section {section} is taken" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(

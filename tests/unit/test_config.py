@@ -139,6 +139,21 @@ def test_a_resolved_config_can_be_read_again():
         ({"pretrain__bn_batch": None}, "batch_norm per_gpu needs bn_batch"),
         ({"pretrain__bn_batch": 300}, "batch 1024 is not a multiple of bn_batch 300"),
         ({"pretrain__method__queue": 1000}, "method.queue 1000 is not a multiple of batch 1024"),
+        (
+            {"pretrain__batch": 1, "pretrain__bn_batch": 1, "pretrain__image_size": 32},
+            "x.yaml: pretrain: bn_batch 1: batch norm would see a single value of each channel, which has no "
+            "deviation; give it two images or more",
+        ),
+        (
+            {
+                "pretrain__method": {"name": "simclr"},
+                "pretrain__views": "simclr",
+                "pretrain__batch": 1,
+                "pretrain__batch_norm": "synchronised",
+                "pretrain__bn_batch": None,
+            },
+            "x.yaml: pretrain: batch 1: batch norm would see a single value",
+        ),
         ({"pretrain__views": "slim"}, "views slim does not give the views of method mocov2"),
         (
             {"pretrain__backbone__widths": [1.0], "pretrain__loss_weights": "share"},

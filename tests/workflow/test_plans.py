@@ -1,23 +1,31 @@
 """Dry runs: which jobs a config asks for, and with which options. They need neither data nor environments."""
 
+import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
+
+from slimclr.cli import main
+from tests.reference_checkpoints import made, saved
 
 ROOT = Path(__file__).parents[2]
 SNAKEMAKE = Path(sys.executable).parent / "snakemake"
 
 
-def planned(folder, target, *, config=None, file=None):
+def planned(folder, target, *, config=None, file=None, options=()):
     """What `snakemake -n -p` says in an empty folder."""
     if config is not None:
         file = folder / "config.yaml"
         file.write_text(yaml.safe_dump(config))
     profile = ["--profile", str(ROOT / "local"), "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
-    command = [SNAKEMAKE, target, *profile, "-n", "-p", "--configfile", str(file)]
+    command = [SNAKEMAKE, target, *profile, "-n", "-p", "--configfile", str(file), *options]
     done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     return done.returncode, done.stdout
 
@@ -80,3 +88,86 @@ def test_val_is_compared_but_no_input_of_a_training(tmp_path):
 
     code, output = planned(tmp_path, "work/data/imagenet/val.lmdb", config=config)
     assert "--other 'a raw/ILSVRC2012_img_train.tar'" in output
+RUN = "slimclr_mocov2_200ep"
+CONFIG = {"imagenet": {"expect": "subset"}, "runs": [RUN, "random_resnet50"]}
+
+
+def import_into(folder):
+    """A checkpoint of the reference takes the place of the run's pre-training."""
+    _, state = made("mocov2_slim", "encoder_q.")
+    file = saved(folder, state)
+    assert main(["import", str(file), "--out", str(folder / "results/pretrain" / RUN / "weights.safetensors")]) == 0
+    return folder / "results/pretrain" / RUN
+
+
+@pytest.mark.parametrize("options", [(), ("--forceall",), ("--forcerun", "pretrain")])
+def test_an_imported_run_is_never_pre_trained(tmp_path, options):
+    folder = import_into(tmp_path)
+    for name in ("weights.safetensors", "metrics.json"):
+        os.utime(folder / name, (1, 1))
+    # Newer than the weights: archives and databases; and outputs of the rule that an import does not have.
+    for name in ("raw/ILSVRC2012_img_train.tar", "data/imagenet/train.lmdb", "data/imagenet/val.lmdb"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    code, output = planned(tmp_path, "all", config=CONFIG, options=options)
+    assert code == 0, output
+    jobs = counts(output)
+    assert (jobs["pretrain"], jobs["probe"]) == (1, 2)
+    assert "wildcards: run=random_resnet50" in output.partition("rule pretrain:")[2].partition("\n\n")[0]
+
+
+def test_a_config_of_imported_runs_alone_can_be_planned(tmp_path):
+    import_into(tmp_path)
+    code, output = planned(tmp_path, "all", config=CONFIG | {"runs": [RUN]})
+    assert code == 0, output
+    assert "pretrain" not in counts(output)
+    # Where the user takes it away the run is trained again.
+    shutil.rmtree(tmp_path / "results")
+    assert counts(planned(tmp_path, "all", config=CONFIG)[1])["pretrain"] == 2
+
+
+def put(folder, header, metrics=None):
+    """Weights put by hand, with what the header and metrics.json say."""
+    folder.mkdir(parents=True)
+    save_file({"a": torch.zeros(1)}, folder / "weights.safetensors", header and {"slimclr": json.dumps(header)})
+    (folder / "metrics.jsonl").touch()
+    if metrics is not None:
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+
+
+TRAINED = {"stage": "pretrain", "run": RUN}
+
+
+@pytest.mark.parametrize(
+    ("header", "metrics", "fault"),
+    [
+        ({"stage": "import", "run": RUN}, None, "has no metrics.json beside it"),
+        ({"stage": "import", "run": RUN}, TRAINED, f"is not what metrics.json beside it describes, run '{RUN}'"),
+        (TRAINED | {"run": "other"}, TRAINED | {"run": "other"}, "is not what metrics.json beside it describes, run 'other'"),
+        (TRAINED, None, "has no metrics.json beside it"),
+        (None, None, "has no metrics.json beside it"),
+    ],
+)
+def test_weights_put_by_hand_without_their_description_stop_snakemake(tmp_path, header, metrics, fault):
+    folder = tmp_path / "results/pretrain" / RUN
+    put(folder, header, metrics)
+    code, output = planned(tmp_path, "all", config=CONFIG)
+    assert code == 1
+    (line,) = [line for line in output.splitlines() if "weights.safetensors" in line]
+    path = f"results/pretrain/{RUN}"
+    assert line == (
+        f"{path}/weights.safetensors: not made here by the rule pretrain, and {fault}; to keep it run `slimclr import "
+        f"{path}/weights.safetensors --out {path}`, to train the run move it elsewhere"
+    )
+    assert "Traceback" not in output
+    assert (folder / "weights.safetensors").exists()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_trained_weights_stay_products_of_the_rule(tmp_path, killed):
+    put(tmp_path / "results/pretrain" / RUN, TRAINED, None if killed else TRAINED)
+    if killed:
+        (tmp_path / "checkpoints/pretrain" / RUN).mkdir(parents=True)
+    code, output = planned(tmp_path, "all", config=CONFIG)
+    assert code == 0, output
+    assert counts(output)["pretrain"] == 2

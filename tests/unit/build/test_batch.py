@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from slimclr.build.batch import plan_batch
-from slimclr.config import load_recipe
+from slimclr.config import Pretrain, load_recipe
 from slimclr.errors import UserError
 
 RUNS = Path(__file__).parents[3] / "config" / "runs"
@@ -46,3 +46,35 @@ def test_it_runs_when_that_is_allowed():
 def test_a_batch_that_does_not_divide_is_refused():
     with pytest.raises(UserError, match="1024 images do not divide among 3 GPUs"):
         plan("slimclr_mocov2_200ep", 3)
+
+
+SIMCLR = {
+    "method": {"name": "simclr"},
+    "epochs": 1,
+    "batch": 4,
+    "batch_norm": "synchronised",
+    "optimizer": {"lr": 0.1},
+    "views": "simclr",
+    "allow_not_comparable": True,
+}
+MOCO = {"method": {"name": "mocov2"}, "epochs": 1, "batch": 4, "bn_batch": 4, "optimizer": {"lr": 0.1}}
+
+
+def test_a_batch_norm_that_sees_one_value_is_refused():
+    with pytest.raises(
+        UserError, match=r"pretrain.batch: 4 images on 1 GPUs are 1 in a forward pass: batch norm would"
+    ):
+        plan_batch(Pretrain.model_validate(SIMCLR | {"max_batch_per_gpu": 1}), 1)
+    with pytest.raises(UserError, match="4 images on 4 GPUs are 1 in a forward pass"):
+        plan_batch(Pretrain.model_validate(MOCO | {"image_size": 32}), 4)
+
+
+def test_one_image_is_enough_where_batch_norm_sees_more_of_it():
+    assert plan_batch(Pretrain.model_validate(SIMCLR), 4).per_gpu == 1
+    assert plan_batch(Pretrain.model_validate(MOCO | {"image_size": 64}), 4).per_gpu == 1
+
+
+def test_parts_of_a_batch_that_would_not_be_equal_are_refused():
+    method = {"name": "mocov2", "bn_splits": 4}
+    with pytest.raises(UserError, match="bn_splits: 4 parts of the 2 images of a forward pass are not equal"):
+        plan_batch(Pretrain.model_validate(MOCO | {"method": method, "max_batch_per_gpu": 2}), 1)

@@ -85,6 +85,11 @@ def test_every_option_of_the_reference_has_a_recipe(method, options):
     assert parity.recipe(case | {"config": case["config"] | options}).method.name == method
 
 
+def test_no_slow_start_as_the_reference_writes_it():
+    case = OPEN["training_step"][0]
+    assert parity.recipe(case | {"config": case["config"] | {"slim_start_epoch": -1}}).slow_start_epoch == 0
+
+
 def test_full_distill_goes_with_mocov2_alone():
     cases = {case["method"]: case for case in OPEN["training_step"]}
     cases = {name: case | {"config": case["config"] | {"full_distill": 1}} for name, case in cases.items()}

@@ -10,6 +10,7 @@ from slimclr.engine.distributed import Processes
 from slimclr.errors import UserError
 from slimclr.nn import SlimmableResNet
 from slimclr.probe.knn import KNNMonitor, knn_predict
+from tests.memory_images import MemoryImages
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 
@@ -49,6 +50,14 @@ def test_every_width_is_evaluated_and_nothing_is_changed(images):
     assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
 
 
-def test_more_images_than_there_are_is_refused(images):
-    with pytest.raises(UserError, match="bank and queries ask for 12,000 images, the training set has 36"):
-        KNNMonitor(KNN(), SlimmableResNet(14, 8), images, image_size=32, seed=0, where=ALONE)
+def test_bank_and_queries_shrink_to_the_data_with_a_line(images, capsys):
+    monitor = KNNMonitor(KNN(), SlimmableResNet(14, 8), images, image_size=32, seed=0, where=ALONE)
+    assert capsys.readouterr().out == (
+        "pretrain.knn: bank and queries ask for 12,000 images, the training set has 36: bank 30, queries 6\n"
+    )
+    assert monitor()["knn"]["1.0"] in [round(100 * right / 6, 4) for right in range(7)]
+
+
+def test_one_image_is_not_enough():
+    with pytest.raises(UserError, match="needs two images, the training set has 1; leave knn out"):
+        KNNMonitor(KNN(), SlimmableResNet(14, 8), MemoryImages(1), image_size=32, seed=0, where=ALONE)

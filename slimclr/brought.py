@@ -1,0 +1,105 @@
+"""Weights that pre-training did not make: imported, or put into the results by hand. Nothing may replace them.
+
+This module does not import torch: the Snakefile asks at every start.
+"""
+
+import json
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from slimclr.errors import UserError
+
+WEIGHTS = "weights.safetensors"
+
+
+def read_header(weights: Path) -> dict[str, Any]:
+    """The header that `slimclr.nn.weights.save_weights` wrote; empty where it wrote none.
+
+    Raises:
+        UserError: Not a whole safetensors file.
+    """
+    try:
+        with safe_open(weights, framework="np") as file:
+            text = (file.metadata() or {}).get("slimclr", "{}")
+    except SafetensorError as error:
+        raise UserError(
+            f"{weights}: not a whole safetensors file ({error}); put a whole one there, or delete it and rerun its "
+            "stage"
+        ) from None
+    return _object(text)
+
+
+def brought_runs(work: Path, runs: Iterable[str]) -> list[str]:
+    """Runs whose weights the user brought: for the workflow these are sources, not products.
+
+    Args:
+        work: Folder with results/ and checkpoints/.
+        runs: Names of the runs' folders.
+
+    Raises:
+        UserError: Beside such weights lies nothing, or something that does not describe them.
+    """
+    return [run for run in runs if _is_brought(work, run)]
+
+
+def _is_brought(work: Path, run: str) -> bool:
+    folder = work / "results/pretrain" / run
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        return False
+    header, metrics = read_header(weights), _read_json(folder / "metrics.json")
+    if header.get("stage") == "pretrain" and header.get("run") == run:
+        # A training that was killed between its files leaves no metrics.json, but its checkpoints.
+        killed = metrics is None and (work / "checkpoints/pretrain" / run).exists()
+        if killed or (metrics is not None and metrics.get("stage") == "pretrain"):
+            return False
+    if metrics is None or not (folder / "metrics.jsonl").is_file():
+        fault = f"has no {'metrics.json' if metrics is None else 'metrics.jsonl'} beside it"
+    elif (metrics.get("stage"), metrics.get("run"), metrics.get("source_sha256")) != (
+        "import",
+        run,
+        header.get("source_sha256"),
+    ):
+        fault = f"is not what metrics.json beside it describes, run {metrics.get('run')!r}"
+    else:
+        return True
+    command = shlex.join(["slimclr", "import", str(weights), "--out", str(folder)])
+    raise UserError(
+        f"{weights}: not made here by the rule pretrain, and {fault}; to keep it run `{command}`, to train the run "
+        "move it elsewhere"
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    return _object(path.read_bytes()) if path.is_file() else None
+
+
+def _object(text: str | bytes) -> dict[str, Any]:
+    """A JSON object; empty where the text is anything else."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    return value if isinstance(value, dict) else {}
+
+
+def refuse_to_replace(folder: Path, *, made_by: str) -> None:
+    """Let a stage write into a folder of results only where it replaces weights of its own.
+
+    Args:
+        folder: Where the stage writes its weights.
+        made_by: The stage, as headers of weights name it.
+
+    Raises:
+        UserError: The folder holds weights that the stage did not make.
+    """
+    weights = folder / WEIGHTS
+    if weights.is_file() and (stage := read_header(weights).get("stage")) != made_by:
+        maker = f"by {stage}" if stage else "elsewhere"
+        raise UserError(
+            f"{weights}: made {maker}, so {made_by} does not replace it; move it elsewhere, or name another --out"
+        )
