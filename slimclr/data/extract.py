@@ -396,5 +396,3 @@ def _plain_errors(out: Path) -> Iterator[None]:
         else:
             line = f"{error.filename or out}: {error.strerror or error}; mend that and run this stage again"
         raise UserError(line) from error
-
-

@@ -112,7 +112,7 @@ def files(tar: tarfile.TarFile, where: str) -> Iterator[tarfile.TarInfo]:
     """The archive's regular files, one after the other; refuses whatever could reach outside the target folder."""
     while (member := tar.next()) is not None:
         # tarfile would keep them all: 1.28 million take more than a gigabyte.
-        tar.members.clear()
+        cast(Any, tar).members.clear()
         refuse_outside(member.name, where)
         if member.isdir():
             continue

@@ -28,8 +28,8 @@ def extract(
 
     Args:
         split: train or val.
-        archive: Its archive; only read. For val also a folder of one folder per class.
-        devkit: For a val archive: the archive, or text file, that holds the images' classes.
+        archive: Its archive or folder, see `slimclr.data.archives`; only read.
+        devkit: For val, unless it is a folder of class folders: what holds the images' classes.
         expect: ilsvrc2012 or subset.
         out: Folder of the split.
         lmdb: Database to write instead of the folders.

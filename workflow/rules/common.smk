@@ -212,9 +212,11 @@ def raw_files(*names, product=None):
     """Inputs below `paths.raw`: only where they exist, so that a dry run works without data.
 
     Once `product` is there they are named again: Snakemake takes a missing input of a finished product as unchanged,
-    and archives may be removed after extraction.
+    and archives may be removed after extraction. A folder's age tells nothing of the images in it, and changes with
+    every file that is laid beside them: it reruns nothing.
     """
-    paths = [str(RAW / name) for name in names]
+    paths = [str(RAW / name) for name in dict.fromkeys(names)]
+    paths = [ancient(path) if os.path.isdir(path) else path for path in paths]
     if CONFIG.miniature or (product and product.exists()):
         return paths
     return [path for path in paths if os.path.exists(path)]

@@ -64,7 +64,9 @@ def _read_solution(text: str, path: Path) -> dict[str, str]:
             continue
         words = boxes.split()
         if not words or "/" in name or name[0] == "." or "/" in words[0] or words[0][0] == ".":
-            raise UserError(f"{path}: line {number}, {line[:80]!r}, is not 'ImageId,wnid box'; give Kaggle's {SOLUTION}")
+            raise UserError(
+                f"{path}: line {number}, {line[:80]!r}, is not 'ImageId,wnid box'; give Kaggle's {SOLUTION}"
+            )
         if f"{name}.JPEG" in classes:
             raise UserError(f"{path}: line {number} names {name} again; download it again")
         classes[f"{name}.JPEG"] = words[0]

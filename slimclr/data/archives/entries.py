@@ -164,5 +164,7 @@ def class_folders(root: Path) -> tuple[list[Source], int]:
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}; give a folder that can be read") from error
     lists = {name: list_files(root / name) for name in names}
-    sources: list[Source] = [Folder(name, root / name, tuple(found.files)) for name, found in lists.items() if found.files]
+    sources: list[Source] = [
+        Folder(name, root / name, tuple(found.files)) for name, found in lists.items() if found.files
+    ]
     return sources, sum(found.hidden for found in lists.values())

@@ -15,7 +15,6 @@ from slimclr.data.archives.entries import (
 )
 from slimclr.data.archives.sources import CompressedTar, InnerTar, Listing, Source
 from slimclr.data.kinds import COMPRESSED, kind_of, other_kind
-from slimclr.data.tar import read_at
 from slimclr.errors import UserError
 
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
