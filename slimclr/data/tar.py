@@ -53,6 +53,10 @@ class Section:
         """Set the position."""
         self.position = position
 
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
     def tell(self) -> int:
         """The position."""
         return self.position

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from slimclr.data.archives import MD5, check_md5
+from slimclr.data.archives.entries import is_zip
 from slimclr.data.extract import available_jobs, extract_train, extract_val
 from slimclr.data.lmdb import write_lmdb
 from slimclr.data.manifest import MANIFEST, REPORT, write_manifest, write_report
@@ -40,6 +41,8 @@ def extract(
         jobs: Worker processes; None takes the processors that are there.
     """
     jobs = available_jobs() if jobs is None else jobs
+    if official_md5 and (archive.is_dir() or is_zip(archive)):
+        raise UserError(f"{archive}: ImageNet published the MD5 of its tars only; do not check this one's (check_md5)")
     wanted = md5 or (MD5[split] if official_md5 else None)
     if split == "train":
         records = extract_train(
@@ -55,7 +58,7 @@ def extract(
     else:
         if devkit is None and not archive.is_dir():
             raise UserError("extract val: needs --devkit, the archive that holds the images' classes")
-        if official_md5 and devkit is not None and not archive.is_dir():
+        if official_md5 and devkit is not None:
             check_md5(devkit, MD5["devkit"])
         records = extract_val(
             archive,

@@ -1,6 +1,7 @@
 """Sources: where the images of one class lie, and how they are read there."""
 
 import hashlib
+import lzma
 import os
 import zipfile
 import zlib
@@ -8,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from slimclr.data.tar import Section, files, flat_name, open_tar, read_at, read_member
 from slimclr.errors import UserError
@@ -116,6 +117,12 @@ class CompressedTar(InnerTar):
             with open_tar(self.archive, where, section, compressed=True) as tar:
                 for member in files(tar, where):
                     yield flat_name(member), member.offset_data, read_member(tar, member, where)
+                # A compressed file's checksum comes last.
+                stream: Any = tar.fileobj
+                while stream.read(1 << 20):
+                    pass
+        except (lzma.LZMAError, zlib.error) as error:
+            raise UserError(f"{where}: damaged ({error}); download the archive again") from error
         finally:
             os.close(descriptor)
 
