@@ -358,10 +358,13 @@ def _parser() -> argparse.ArgumentParser:
         "--archive",
         type=Path,
         required=True,
-        help="ILSVRC2012_img_train.tar or _val.tar, only read; for val also a folder of <wnid>/<image>",
+        help="ILSVRC2012_img_train.tar or _val.tar, a folder of <wnid>/<image>, or Kaggle's zip or folder; only read",
     )
     sub.add_argument(
-        "--devkit", type=Path, help="for val: ILSVRC2012_devkit_t12.tar.gz, or a text file (.txt) of lines 'name wnid'"
+        "--devkit",
+        type=Path,
+        help="for val: ILSVRC2012_devkit_t12.tar.gz, Kaggle's LOC_val_solution.csv or zip, or a text file (.txt) of "
+        "lines 'name wnid'",
     )
     sub.add_argument(
         "--other", type=Path, help="the other split's archive or folder; where it is there, its classes are compared"
@@ -373,7 +376,7 @@ def _parser() -> argparse.ArgumentParser:
         "--check-images",
         choices=("structure", "decode"),
         default="structure",
-        help="look at header and end of every image (default), or decode it",
+        help="look at header, markers and end of every image (default), or decode it",
     )
     sub.add_argument(
         "--on-corrupt", choices=("stop", "skip"), default="stop", help="stop with a list (default), or leave them out"

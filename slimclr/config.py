@@ -427,17 +427,22 @@ class Paths(Model):
 
 
 class ImageNet(Model):
-    """The three archives below `paths.raw`; they are only read."""
+    """Archives or folders below `paths.raw`; only read. Hidden entries (`._*`, `.DS_Store`) are passed over."""
 
-    train: PathName = Field("ILSVRC2012_img_train.tar", description="Training images, a tar of one tar per class.")
+    train: PathName = Field(
+        "ILSVRC2012_img_train.tar",
+        description="Training images: a tar of one tar per class; or a folder, tar or zip of `<wnid>/<image>`; or "
+        "Kaggle's `imagenet-object-localization-challenge.zip`, or the folder that it unpacks to.",
+    )
     val: PathName = Field(
         "ILSVRC2012_img_val.tar",
-        description="Validation images, flat; or a folder in which they are sorted already, as `<wnid>/<image>`.",
+        description="Validation images: a flat tar or folder; or a folder in which they are sorted already, as "
+        "`<wnid>/<image>`; or Kaggle's zip or folder.",
     )
     devkit: PathName = Field(
         "ILSVRC2012_devkit_t12.tar.gz",
-        description="Development kit: classes of the validation images; or a text file (`*.txt`) of lines `name wnid`. "
-        "Not read when val is a folder.",
+        description="Development kit: classes of the validation images; or a text file (`*.txt`) of lines `name wnid`; "
+        "or Kaggle's `LOC_val_solution.csv`, or the zip or folder that holds it. Not read when val is sorted already.",
     )
     expect: Literal["ilsvrc2012", "subset"] = Field(
         "ilsvrc2012", description="ilsvrc2012: exactly 1000 / 1,281,167 / 50,000; subset: what the archives imply."
@@ -447,7 +452,8 @@ class ImageNet(Model):
     )
     check_images: Literal["structure", "decode"] = Field(
         "structure",
-        description="An image is corrupt when its header or its end is; decode: or when it does not decode.",
+        description="An image is corrupt when its header, a JPEG's markers or its end are; decode: or when it does not "
+        "decode, which takes about twenty times as long.",
     )
     on_corrupt: Literal["stop", "skip"] = Field(
         "stop", description="Corrupt images stop the stage with a list; skip: they are left out and reported."

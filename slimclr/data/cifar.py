@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from slimclr.data.extract import describe
+from slimclr.data.check import describe
 from slimclr.data.lmdb import write_lmdb
 from slimclr.data.manifest import MANIFEST, Record, write_manifest
 from slimclr.data.tar import files, open_tar, read_member

@@ -63,9 +63,9 @@ def check_other_split(split: str, archive: Path, devkit: Path | None, other: Pat
     """
     train, val = (archive, other) if split == "train" else (other, archive)
     try:
-        of_train = [source.wnid for source in train_sources(train)]
+        of_train = [source.wnid for source in train_sources(train).sources]
         if val.is_dir():
-            named_by, of_val = val, [source.wnid for source in val_sources(val, None, expect="subset")]
+            named_by, of_val = val, [source.wnid for source in val_sources(val, devkit, expect="subset").sources]
         elif val.exists() and devkit is not None:
             named_by, of_val = devkit, list(read_classes(devkit).values())
         else:

@@ -18,12 +18,14 @@ from nvidia.dali.plugin.pytorch import DALIGenericIterator, LastBatchPolicy
 from nvidia.dali.types import BatchInfo
 
 from slimclr.data import dali_views
-from slimclr.data.decode import read_header
+from slimclr.data.decode import decode_rgb, read_header
 from slimclr.data.loaders import Batch, Images, Loader, TrainingOrder, ValidationOrder
 from slimclr.data.views import View, draw, view_rng
 from slimclr.machine import end_with_parent
 
 _GRACE_SECONDS = 30.0
+# Batches that a pipeline may have begun beyond the one that is asked for.
+_READ_ON = 4
 
 
 class Source:
@@ -120,6 +122,7 @@ class DaliLoader(Loader):
     ):
         super().__init__(order)
         self._source = partial(Source, images, order, views, seed)
+        self._images = images
         self._views, self._workers, self._device = tuple(views), workers, device
         self._names = [f"view{number}" for number in range(len(views))]
         self._iterator: DALIGenericIterator | None = None
@@ -130,10 +133,25 @@ class DaliLoader(Loader):
             self._iterator = self._build(epoch, start)
         # Whoever leaves an epoch in the middle leaves a pipeline that has read on.
         self._next = None
-        for (outputs,) in self._iterator:
-            yield [outputs[name] for name in self._names], outputs["label"].flatten().long()
+        try:
+            for (outputs,) in self._iterator:
+                yield [outputs[name] for name in self._names], outputs["label"].flatten().long()
+        except RuntimeError as error:
+            if "UserError" not in str(error):
+                self._name_unreadable(epoch)
+            raise
         self._iterator.reset()
         self._next = (epoch + 1, 0)
+
+    def _name_unreadable(self, epoch: int) -> None:
+        """DALI does not say which image it failed at: look for the first, from here to where it had read on to.
+
+        Raises:
+            UserError: There is one.
+        """
+        for indices in self.order.batches(epoch, self.batch)[:_READ_ON]:
+            for index in indices.tolist():
+                decode_rgb(self._images.read(index), self._images.keys[index])
 
     def _build(self, epoch: int, start: int) -> DALIGenericIterator:
         gpu = self._device.type == "cuda"

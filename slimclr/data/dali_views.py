@@ -17,6 +17,7 @@ from nvidia.dali import math as dali_math
 from nvidia.dali.types import DALIDataType, DALIInterpType
 
 from slimclr.data.decode import decode_rgb, read_header
+from slimclr.data.jpeg import markers_in_order
 
 try:
     from slimclr.data.dali_kernel import finish
@@ -42,17 +43,17 @@ _COLOURS, _REST, _COLUMNS = slice(4, 41), slice(43, 48), 55
 def dali_bytes(data: bytes, key: str = "image") -> bytes:
     """Bytes that DALI decodes into what `decode_rgb` makes of `data`.
 
-    JPEGs in colour or grey stay as they are. All others (CMYK, a PNG named JPEG) become an uncompressed BMP: DALI
-    neither decodes CMYK as Pillow does, nor composes transparency.
+    Whole JPEGs in colour or grey stay as they are. All others (CMYK, a PNG named JPEG) become an uncompressed BMP:
+    DALI neither decodes CMYK as Pillow does, nor composes transparency, nor refuses a JPEG with noise inside.
 
     Args:
         data: The file's content.
         key: The image's name, for the error message.
 
     Raises:
-        UserError: The bytes are no image.
+        UserError: The bytes are no image, or Pillow refuses it as damaged.
     """
-    if read_header(data, key).plain_jpeg:
+    if read_header(data, key).plain_jpeg and markers_in_order(data):
         return data
     stream = io.BytesIO()
     decode_rgb(data, key).save(stream, "BMP")

@@ -70,4 +70,7 @@ def read_header(data: bytes, key: str = "image") -> Header:
 
 def unreadable(key: str, error: Exception) -> UserError:
     """The error of an image that cannot be decoded."""
-    return UserError(f"{key}: not a readable image ({error}); extract the archive again or replace the file")
+    return UserError(
+        f"{key}: not a readable image ({error}); extract again with imagenet.check_images: decode and "
+        "imagenet.on_corrupt: skip, which leaves it out"
+    )

@@ -6,52 +6,45 @@ a later run skip it: a folder without a record is never trusted. The archives ar
 
 import errno
 import hashlib
-import io
-import multiprocessing
 import os
 import shutil
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from hashlib import sha1
 from pathlib import Path
-from typing import TypeVar
-
-from PIL import Image
 
 from slimclr.data.archives import (
     EXPECTATIONS,
     ILSVRC2012_CLASSES,
     ILSVRC2012_TRAIN_IMAGES,
     ILSVRC2012_VAL_IMAGES,
+    Listing,
     Source,
     reading_through,
     train_sources,
     val_sources,
 )
+from slimclr.data.archives.entries import is_hidden
+from slimclr.data.check import describe
 from slimclr.data.lmdb import Entry, LMDBWriter, part_path
 from slimclr.data.lock import alone
 from slimclr.data.manifest import CHECKS, ClassRecord, Record, Records, boot
 from slimclr.data.space import check_space
+from slimclr.data.workers import Map, workers
 from slimclr.errors import UserError
 from slimclr.files import write_json
-from slimclr.machine import end_with_parent
 from slimclr.progress import progress
 
 # More processes than this wait for the disk, and each takes some 20 MB.
 _MAX_JOBS = 8
-_ORIENTATION = 0x0112
 # Files take whole blocks, and so do images in an LMDB; tar's own headers and padding are nearly as large.
 _SLACK = 1.02
 _LISTED = 20
 # No output of the stage: Snakemake removes the outputs of a job that failed, which this list is to outlive.
 CORRUPT = "corrupt_images.json"
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 def available_jobs() -> int:
@@ -70,10 +63,11 @@ def extract_train(
     jobs: int = 1,
     md5: str | None = None,
 ) -> Records:
-    """Unpack `ILSVRC2012_img_train.tar` into `<out>/<wnid>/`, or put it straight into an LMDB.
+    """Unpack the training images into `<out>/<wnid>/`, or put them straight into an LMDB.
 
     Args:
-        archive: The outer archive; the inner ones are read inside it and never written to disk.
+        archive: `ILSVRC2012_img_train.tar`, whose inner archives are read inside it and never written to disk; or
+            another form that `train_sources` knows.
         out: Folder of the data set; what an earlier run finished there is kept.
         expect: "ilsvrc2012" asks for the 1000 classes and 1,281,167 images of the official archive, "subset" only
             that every class of the archive is whole and not empty.
@@ -119,11 +113,11 @@ def extract_val(
     jobs: int = 1,
     md5: str | None = None,
 ) -> Records:
-    """Unpack the flat `ILSVRC2012_img_val.tar` into `<out>/<wnid>/`, or put it straight into an LMDB.
+    """Sort the validation images into `<out>/<wnid>/`, or put them straight into an LMDB.
 
     Args:
-        archive: The archive of the validation images, or a folder of one folder per class.
-        classes: For an archive: `ILSVRC2012_devkit_t12.tar.gz`, or a text file (`*.txt`) of lines `name wnid`.
+        archive: The flat `ILSVRC2012_img_val.tar`, or another form that `val_sources` knows.
+        classes: Where the images' classes are, see `read_classes`; a folder of class folders needs none.
         out: Folder of the data set; what an earlier run finished there is kept.
         expect: "ilsvrc2012" asks for 50,000 images, "subset" for as many as `classes` names.
         lmdb: The database to write instead of folders of images; None writes folders.
@@ -141,8 +135,6 @@ def extract_val(
             corrupt, or the disk is too small.
     """
     _check_one_of(expect=(expect, EXPECTATIONS))
-    if md5 is not None and archive.is_dir():
-        raise UserError(f"{archive}: a folder has no MD5; give the archive, or do not check it")
     return _extract(
         "val",
         archive,
@@ -157,46 +149,10 @@ def extract_val(
     )
 
 
-def describe(data: bytes, check: str) -> tuple[int, int, str, str, int]:
-    """Width, height, mode, format and EXIF orientation of an image.
-
-    Args:
-        data: The file's content.
-        check: "structure" or "decode".
-
-    Raises:
-        ValueError: With the reason why the image is corrupt.
-    """
-    if not data:
-        raise ValueError("an empty file")
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            kind = "JPEG" if image.format == "MPO" else image.format or ""  # a JPEG followed by further pictures
-            width, height, mode = image.width, image.height, image.mode
-            orientation = _orientation(image) if "exif" in image.info else 1
-            end = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}.get(kind)
-            # Pillow has read the header only: a thumbnail's end lies before, the image's own behind.
-            if end is not None and image.fp is not None and data.rfind(end, image.fp.tell()) < 0:
-                raise ValueError("cut short: its end is missing")
-            if check == "decode":
-                image.load()
-    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        reason = "not a readable image" if isinstance(error, Image.UnidentifiedImageError) else f"not readable: {error}"
-        raise ValueError(reason) from error
-    return width, height, mode, kind, orientation
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # Pillow lets anything through from a damaged EXIF block, which hurts nobody
-        return 1
-
-
 def _extract(
     split: str,
     archive: Path,
-    index: Callable[[], list[Source]],
+    index: Callable[[], Listing],
     out: Path,
     *,
     wanted: tuple[int, int] | None,
@@ -207,50 +163,71 @@ def _extract(
     md5: str | None,
 ) -> Records:
     _check_one_of(check_images=(check, CHECKS), on_corrupt=(on_corrupt, ("stop", "skip")))
-    # A flat archive is read class by class, so here and there: one pass in order brings it into memory.
-    front_to_back = md5 is not None or (split == "val" and archive.is_file())
-    reading = reading_through(archive, md5) if front_to_back else nullcontext(lambda: None)
+    if md5 is not None and archive.is_dir():
+        raise UserError(f"{archive}: a folder has no MD5; give the archive, or do not check it")
     # The workers come first: forked before there are threads.
-    with _plain_errors(out), _workers(jobs) as run, reading as check_md5:
-        sources = sorted(index(), key=lambda source: source.wnid)
-        records = Records(out / ".records", [source.wnid for source in sources])
-        with alone(records.folder / "lock"):
+    with _plain_errors(out), workers(jobs) as run:
+        listing = index()
+        sources = sorted(listing.sources, key=lambda source: source.wnid)
+        records = Records(out / ".records", [source.wnid for source in sources], hidden=listing.hidden)
+        # A flat archive is read class by class, so here and there: one pass in order brings it into memory.
+        flat = split == "val" and archive.is_file()
+        flat = flat and 2 * sum(source.bytes for source in sources) > archive.stat().st_size
+        reading = reading_through(archive, md5) if md5 is not None or flat else nullcontext(lambda: None)
+        with reading as check_md5, alone(records.folder / "lock"):
             records.sweep()
             (out / CORRUPT).unlink(missing_ok=True)
-            todo = [source for source in sources if records.load(source, check) is None]
 
             def check_all() -> None:
                 _check_records(records, archive, wanted, on_corrupt, out / CORRUPT)
                 check_md5()
 
-            title, total = f"extract {split}", wanted[1] if wanted else None
-            if lmdb is None:
-                _refuse_other_classes(out, {source.wnid for source in sources})
-                check_space(out, int(_SLACK * sum(source.bytes for source in todo)))
-                with progress(title, total) as advance:
-                    for count in run(partial(_unpack_class, out=out, records=records, check=check), sources):
-                        advance(count)
-                for part in out.glob(".*.part"):
-                    shutil.rmtree(part)
-                check_all()
-            else:
-                part = part_path(lmdb)
-                written = part.stat().st_blocks * 512 if part.exists() else 0
-                check_space(lmdb.parent, int(_SLACK * sum(source.bytes for source in sources)) - written)
-                scanned = run(partial(_scan_class, records=records, check=check), sources)
-                with alone(lmdb.with_name(f".{lmdb.name}.lock")):
-                    with (
-                        LMDBWriter(lmdb, _known(sources, records, check)) as writer,
-                        progress(title, total) as advance,
-                    ):
-                        for source, count in zip(sources, scanned, strict=True):
-                            _pack_class(source, records, check, writer)
-                            advance(count)
-                        writer.commit()
-                        check_all()
-                        writer.finish()
-                    lmdb.with_name(f".{lmdb.name}.lock").unlink()
+            with progress(f"extract {split}", wanted[1] if wanted else None) as advance:
+                if lmdb is None:
+                    _to_folders(sources, records, out, check, run, advance)
+                    check_all()
+                else:
+                    _to_lmdb(sources, records, lmdb, check, run, advance, check_all)
     return records
+
+
+def _to_folders(
+    sources: list[Source], records: Records, out: Path, check: str, run: Map, advance: Callable[[int], None]
+) -> None:
+    """Make one folder per class."""
+    todo = [source for source in sources if records.load(source, check) is None]
+    _refuse_other_classes(out, {source.wnid for source in sources})
+    check_space(out, int(_SLACK * sum(source.bytes for source in todo)))
+    for count in run(partial(_unpack_class, out=out, records=records, check=check), sources):
+        advance(count)
+    for part in out.glob(".*.part"):
+        shutil.rmtree(part)
+
+
+def _to_lmdb(
+    sources: list[Source],
+    records: Records,
+    lmdb: Path,
+    check: str,
+    run: Map,
+    advance: Callable[[int], None],
+    check_all: Callable[[], None],
+) -> None:
+    """Describe the classes and append their images to a database, which is finished once `check_all` has passed."""
+    part = part_path(lmdb)
+    written = part.stat().st_blocks * 512 if part.exists() else 0
+    check_space(lmdb.parent, int(_SLACK * sum(source.bytes for source in sources)) - written)
+    scanned = run(partial(_scan_class, records=records, check=check), sources)
+    lock = lmdb.with_name(f".{lmdb.name}.lock")
+    with alone(lock):
+        with LMDBWriter(lmdb, _known(sources, records, check)) as writer:
+            for source, count in zip(sources, scanned, strict=True):
+                _pack_class(source, records, check, writer)
+                advance(count)
+            writer.commit()
+            check_all()
+            writer.finish()
+        lock.unlink()
 
 
 def _scan(source: Source, check: str, keep: Callable[[str, bytes], None]) -> ClassRecord:
@@ -258,15 +235,17 @@ def _scan(source: Source, check: str, keep: Callable[[str, bytes], None]) -> Cla
     images: list[Record] = []
     corrupt: list[tuple[str, str]] = []
     seen: set[str] = set()
+    hidden = 0
     with warnings.catch_warnings():
         # What Pillow finds odd, for instance about EXIF, is no reason to worry anybody.
         warnings.simplefilter("ignore")
         for name, offset, data in source.images():
             key = f"{source.wnid}/{name}"
+            if is_hidden(name):
+                hidden += 1
+                continue
             if name in seen:
                 raise UserError(f"{key}: this image comes twice in its archive; download the archive again")
-            if name.startswith("."):
-                raise UserError(f"{key}: a hidden file among the images; remove it from the archive")
             seen.add(name)
             try:
                 width, height, mode, kind, orientation = describe(data, check)
@@ -278,7 +257,7 @@ def _scan(source: Source, check: str, keep: Callable[[str, bytes], None]) -> Cla
             keep(name, data)
     if not seen:
         raise UserError(f"{source.wnid}.tar: holds no image; download the archive again")
-    return ClassRecord(source.identity, check, boot(), sorted(images), sorted(corrupt))
+    return ClassRecord(source.identity, check, boot(), sorted(images), sorted(corrupt), hidden)
 
 
 def _unpack_class(source: Source, out: Path, records: Records, check: str) -> int:
@@ -417,31 +396,3 @@ def _plain_errors(out: Path) -> Iterator[None]:
         else:
             line = f"{error.filename or out}: {error.strerror or error}; mend that and run this stage again"
         raise UserError(line) from error
-
-
-@contextmanager
-def _workers(jobs: int) -> Iterator[Callable[[Callable[[T], R], Iterable[T]], Iterator[R]]]:
-    """A `map` over processes that keeps the order and runs only a little ahead of who takes the results."""
-    if jobs < 1:
-        raise UserError(f"jobs is {jobs}; set it to 1 or more")
-    if jobs == 1:
-        yield map
-        return
-    context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(jobs, context, initializer=end_with_parent, initargs=(os.getpid(),)) as pool:
-        pool.submit(os.getpid).result()
-
-        def run(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-            waiting: deque[Future[R]] = deque()
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > 2 * jobs:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-
-        try:
-            yield run
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise

@@ -68,6 +68,7 @@ class ClassRecord:
         boot: The machine's boot during which it was written.
         images: Sorted by name.
         corrupt: Key and reason of every image that was left out.
+        hidden: Hidden entries that were passed over.
     """
 
     source: list[int | str]
@@ -75,6 +76,7 @@ class ClassRecord:
     boot: str
     images: list[Record]
     corrupt: list[tuple[str, str]]
+    hidden: int = 0
 
 
 class Records:
@@ -83,10 +85,11 @@ class Records:
     Attributes:
         folder: Where they are.
         wnids: The classes, sorted.
+        hidden: Hidden entries that were passed over on the way to the classes.
     """
 
-    def __init__(self, folder: Path, wnids: Iterable[str]) -> None:
-        self.folder, self.wnids = folder, sorted(wnids)
+    def __init__(self, folder: Path, wnids: Iterable[str], hidden: int = 0) -> None:
+        self.folder, self.wnids, self.hidden = folder, sorted(wnids), hidden
 
     def load(self, source: Source, check: str) -> ClassRecord | None:
         """The record of a class; None when there is none, or one of another source or another check."""
@@ -242,6 +245,7 @@ def write_report(records: Records, path: Path) -> str:
     corrupt: list[dict[str, str]] = []
     prefixes = bytearray()
     total = classes = 0
+    hidden = records.hidden
 
     def note(name: str, entry: Any) -> None:
         counts[name] += 1
@@ -250,6 +254,7 @@ def write_report(records: Records, path: Path) -> str:
 
     for record in records.classes():
         classes += bool(record.images)
+        hidden += record.hidden
         corrupt += [{"key": key, "reason": reason} for key, reason in record.corrupt]
         for image in record.images:
             total += image.bytes
@@ -269,6 +274,7 @@ def write_report(records: Records, path: Path) -> str:
         "images": images,
         "classes": classes,
         "bytes": total,
+        "hidden": hidden,
         "corrupt": {"count": len(corrupt), "files": corrupt},
         **{name: {"count": counts[name], "files": odd[name]} for name in odd},
         "duplicates": {"count": sum(len(keys) - 1 for keys in duplicates), "files": duplicates[:_LISTED]},
@@ -277,7 +283,8 @@ def write_report(records: Records, path: Path) -> str:
     return (
         f"{images:,} images in {classes:,} classes, {total / 1e6:,.1f} MB; left out as corrupt {len(corrupt):,}; CMYK "
         f"{counts['cmyk']:,}, grey {counts['grey']:,}, format other than the name says {counts['format_mismatch']:,}, "
-        f"rotated by EXIF {counts['exif_rotation']:,}, duplicates {sum(len(keys) - 1 for keys in duplicates):,}"
+        f"rotated by EXIF {counts['exif_rotation']:,}, duplicates {sum(len(keys) - 1 for keys in duplicates):,}, "
+        f"hidden entries passed over {hidden:,}"
     )
 
 

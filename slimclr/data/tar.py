@@ -5,9 +5,13 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Literal, cast
 
+from slimclr.data.kinds import COMPRESSED, kind_of, other_kind
 from slimclr.errors import UserError
+
+# An archive is padded to a multiple of the size in which it was written, 10 KiB unless somebody asked for more.
+_BEHIND_THE_END = 1 << 20
 
 
 def read_at(descriptor: int, offset: int, size: int, where: str) -> bytes:
@@ -41,9 +45,17 @@ class Section:
         self.position += len(data)
         return data
 
+    def head(self) -> bytes:
+        """Its first bytes, wherever the position is."""
+        return os.pread(self.descriptor, min(tarfile.BLOCKSIZE, self.size), self.start)
+
     def seek(self, position: int) -> None:
         """Set the position."""
         self.position = position
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
 
     def tell(self) -> int:
         """The position."""
@@ -65,11 +77,12 @@ def open_tar(
     Raises:
         UserError: No such file, not readable, not a tar, or a damaged one.
     """
+    mode: Literal["r:*", "r:"] = "r:*" if compressed else "r:"
     try:
         with (
-            tarfile.open(path, "r:*" if compressed else "r:")
+            tarfile.open(path, mode)
             if section is None
-            else tarfile.open(fileobj=cast(IO[bytes], section), mode="r:") as tar
+            else tarfile.open(fileobj=cast(IO[bytes], section), mode=mode) as tar
         ):
             yield tar
     except (tarfile.TarError, EOFError, OSError) as error:
@@ -82,14 +95,29 @@ def open_tar(
                 cause = "no such file; put the official archive there or change its path"
                 raise UserError(f"{path}: {cause}") from error
             raise UserError(f"{path}: {error.strerror}; give a file that can be read") from error
+        head = section.head() if section is not None else _head(path)
+        if not (compressed and kind_of(head) in COMPRESSED) and (other := other_kind(head, Path(where).name)):
+            raise UserError(f"{where}: {other}") from error
         raise UserError(f"{where}: truncated or not a tar archive ({cause}); download it again") from error
+
+
+def _head(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(tarfile.BLOCKSIZE)
+
+
+def refuse_outside(name: str, where: str) -> None:
+    """Refuse an archive one of whose members could reach outside the target folder."""
+    if name.startswith("/") or ".." in name.split("/"):
+        raise UserError(f"{where}: member {name!r} leaves the target folder; do not use this archive")
 
 
 def files(tar: tarfile.TarFile, where: str) -> Iterator[tarfile.TarInfo]:
     """The archive's regular files, one after the other; refuses whatever could reach outside the target folder."""
-    for member in tar:
-        if member.name.startswith("/") or ".." in member.name.split("/"):
-            raise UserError(f"{where}: member {member.name!r} leaves the target folder; do not use this archive")
+    while (member := tar.next()) is not None:
+        # tarfile would keep them all: 1.28 million take more than a gigabyte.
+        cast(Any, tar).members.clear()
+        refuse_outside(member.name, where)
         if member.isdir():
             continue
         if not member.isreg() or member.issparse():
@@ -100,6 +128,21 @@ def files(tar: tarfile.TarFile, where: str) -> Iterator[tarfile.TarInfo]:
     file.seek(tar.offset)
     if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise tarfile.ReadError("its end is missing")
+    if _another_begins(file.read(_BEHIND_THE_END)):
+        raise UserError(
+            f"{where}: another archive begins behind its end, as when tars are joined with cat; unpack it with "
+            "'tar --ignore-zeros' and pack it again"
+        )
+
+
+def _another_begins(behind: bytes) -> bool:
+    """Whether what follows an archive's end is more than padding."""
+    begin = (len(behind) - len(behind.lstrip(b"\0"))) // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
+    try:
+        tarfile.TarInfo.frombuf(behind[begin : begin + tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
 
 
 def flat_name(member: tarfile.TarInfo) -> str:

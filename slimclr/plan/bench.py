@@ -491,7 +491,9 @@ def report(runs: dict[str, list[str]], transfer_runs: list[str], *, references: 
 # ------------------------------------------------------------------------------------------------- data
 
 
-def data(kind: str, *, folder: str, mean_bytes: float, photos: int = 0) -> dict[str, Any]:
+def data(
+    kind: str, *, folder: str, mean_bytes: float, photos: int = 0, check_images: str = "structure"
+) -> dict[str, Any]:
     """Archives to folder to LMDB with few images; leaves `train.lmdb` there.
 
     Args:
@@ -499,6 +501,7 @@ def data(kind: str, *, folder: str, mean_bytes: float, photos: int = 0) -> dict[
         folder: Where to write.
         mean_bytes: Bytes of a generated photo, for imagenet.
         photos: Photos of the whole miniature, for miniature.
+        check_images: How the extraction looks at every image.
     """
     import slimclr.stages.cifar
     import slimclr.stages.data  # noqa: F401 - what the jobs import, too
@@ -515,14 +518,15 @@ def data(kind: str, *, folder: str, mean_bytes: float, photos: int = 0) -> dict[
         result["miniature_photos_per_s"] = photos / (time.perf_counter() - began)
         archive = where / "raw/ILSVRC2012_img_train.tar"
         _archive(where / "small.tar", [_photo(seed, 5_000) for seed in range(2)], copies=1)
-        return result | _extract_and_convert(archive, where, small=where / "small.tar")
+        return result | _extract_and_convert(archive, where, small=where / "small.tar", check_images=check_images)
     drawn_photos = [_photo(seed, mean_bytes) for seed in range(8)]
     _archive(where / "small.tar", drawn_photos, copies=4)
     _archive(where / "large.tar", drawn_photos, copies=250)
-    return result | _extract_and_convert(where / "large.tar", where, small=where / "small.tar")
+    large = where / "large.tar"
+    return result | _extract_and_convert(large, where, small=where / "small.tar", check_images=check_images)
 
 
-def _extract_and_convert(archive: Path, where: Path, *, small: Path) -> dict[str, Any]:
+def _extract_and_convert(archive: Path, where: Path, *, small: Path, check_images: str) -> dict[str, Any]:
     """Rates out of the difference between a large and a small archive, so that beginnings do not count.
 
     The first one of all also imports what the others have then. A disk that was busy with the small one must not make
@@ -535,7 +539,7 @@ def _extract_and_convert(archive: Path, where: Path, *, small: Path) -> dict[str
     sizes = []
     for tar, name in [(small, "first"), (small, "small"), (archive, "train")]:
         began = time.perf_counter()
-        extract("train", archive=tar, devkit=None, expect="subset", out=where / name)
+        extract("train", archive=tar, devkit=None, expect="subset", check_images=check_images, out=where / name)
         seconds["extract"].append(time.perf_counter() - began)
         began = time.perf_counter()
         convert(folder=where / name, out=where / f"{name}.lmdb")

@@ -211,7 +211,8 @@ class _Measuring:
         self._tell("extraction and conversion" if kind != "cifar" else "CIFAR-10's conversion")
         counts = (known.train_images, known.val_images, known.coco_train_images, known.coco_val_images)
         photos = sum(count or 0 for count in counts)
-        self.data = self.run("data", kind=kind, folder=str(self.run.folder), mean_bytes=mean, photos=photos)
+        check, folder = self.config.imagenet.check_images, str(self.run.folder)
+        self.data = self.run("data", kind=kind, folder=folder, mean_bytes=mean, photos=photos, check_images=check)
         self.start |= {rule: self.data["start_s"] for rule in DATA_RULES if rule in rules}
         if "small" in self.data:
             self._data_jobs(rules, Path(self.data["small"]))

@@ -38,7 +38,8 @@ def data_set(config: Config) -> DataSet:
     sizes = {}
     raw, names = Path(config.paths.raw), {"train": config.imagenet.train, "val": config.imagenet.val}
     for split, name in names.items():
-        if (raw / name).is_file():
+        # Kaggle's zip holds both splits.
+        if (raw / name).is_file() and (raw / name).suffix != ".zip":
             sizes[f"{split}_mb"] = (raw / name).stat().st_size / 1e6
         elif config.imagenet.expect == "ilsvrc2012":
             sizes[f"{split}_mb"] = ARCHIVE_BYTES[split] / 1e6

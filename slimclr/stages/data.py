@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from slimclr.data.archives import MD5, check_md5
+from slimclr.data.archives.entries import is_zip
 from slimclr.data.classes import check_other_split
 from slimclr.data.extract import available_jobs, extract_train, extract_val
 from slimclr.data.lmdb import write_lmdb
@@ -30,8 +31,8 @@ def extract(
 
     Args:
         split: train or val.
-        archive: Its archive; only read. For val also a folder of one folder per class.
-        devkit: For a val archive, also as `other`: the archive, or text file, that holds the images' classes.
+        archive: Its archive or folder, see `slimclr.data.archives`; only read.
+        devkit: For val, also as `other`, unless it is a folder of class folders: what holds the images' classes.
         expect: ilsvrc2012 or subset.
         out: Folder of the split.
         lmdb: Database to write instead of the folders.
@@ -45,6 +46,8 @@ def extract(
     if other is not None:
         check_other_split(split, archive, devkit, other)
     jobs = available_jobs() if jobs is None else jobs
+    if official_md5 and (archive.is_dir() or is_zip(archive)):
+        raise UserError(f"{archive}: ImageNet published the MD5 of its tars only; do not check this one's (check_md5)")
     wanted = md5 or (MD5[split] if official_md5 else None)
     if split == "train":
         records = extract_train(
@@ -60,7 +63,7 @@ def extract(
     else:
         if devkit is None and not archive.is_dir():
             raise UserError("extract val: needs --devkit, the archive that holds the images' classes")
-        if official_md5 and devkit is not None and not archive.is_dir():
+        if official_md5 and devkit is not None:
             check_md5(devkit, MD5["devkit"])
         records = extract_val(
             archive,

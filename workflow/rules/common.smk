@@ -21,6 +21,7 @@ from slimclr.errors import UserError
 from slimclr.files import sha256
 from slimclr.machine import gpu_names
 from snakemake.exceptions import WorkflowError
+from snakemake.io import IOFile
 
 ROOT = Path(workflow.basedir).absolute()
 
@@ -125,13 +126,19 @@ def settings(of_run):
 def raw_files(*names, product=None):
     """Inputs below `paths.raw`: only where they exist, so that a dry run works without data.
 
-    Once `product` is there they are named again: Snakemake takes a missing input of a finished product as unchanged,
-    and archives may be removed after extraction.
+    Once `product` is there, those that it was made of are named again: Snakemake takes a missing input of a finished
+    product as unchanged, and archives may be removed after extraction. A folder's age tells nothing of the images in it, and changes with
+    every file that is laid beside them: it reruns nothing.
     """
-    paths = [str(RAW / name) for name in names]
-    if CONFIG.miniature or (product and product.exists()):
+    paths = [str(RAW / name) for name in dict.fromkeys(names)]
+    paths = [ancient(path) if os.path.isdir(path) else path for path in paths]
+    if CONFIG.miniature:
         return paths
-    return [path for path in paths if os.path.exists(path)]
+    made_of = []
+    if product and product.exists():
+        recorded = workflow.persistence.input(IOFile(str(product)))
+        made_of = paths if recorded is None else recorded
+    return [path for path in paths if path in made_of or os.path.exists(path)]
 
 
 def share_of_cores(gpus=lambda wildcards: 0):

@@ -1,0 +1,50 @@
+"""Worker processes."""
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+from slimclr.errors import UserError
+from slimclr.machine import end_with_parent
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Map(Protocol):
+    """As the built-in `map` of one iterable."""
+
+    def __call__(self, function: Callable[[T], R], items: Iterable[T], /) -> Iterator[R]:
+        """Results in the order of the items."""
+
+
+@contextmanager
+def workers(jobs: int) -> Iterator[Map]:
+    """A `map` over processes that keeps the order and runs only a little ahead of who takes the results."""
+    if jobs < 1:
+        raise UserError(f"jobs is {jobs}; set it to 1 or more")
+    if jobs == 1:
+        yield map
+        return
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(jobs, context, initializer=end_with_parent, initargs=(os.getpid(),)) as pool:
+        pool.submit(os.getpid).result()
+
+        def run(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+            waiting: deque[Future[R]] = deque()
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > 2 * jobs:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+        try:
+            yield run
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
