@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 from slimclr.data.archives import MD5, check_md5
-from slimclr.data.archives.entries import is_zip
 from slimclr.data.extract import available_jobs, extract_train, extract_val
+from slimclr.data.kinds import is_zip
 from slimclr.data.lmdb import write_lmdb
 from slimclr.data.manifest import MANIFEST, REPORT, write_manifest, write_report
 from slimclr.errors import UserError
