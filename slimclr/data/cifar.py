@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from slimclr.data.check import describe
+from slimclr.data.kinds import is_zip
 from slimclr.data.lmdb import write_lmdb
 from slimclr.data.manifest import MANIFEST, Record, write_manifest
 from slimclr.data.tar import files, open_tar, read_member
@@ -177,7 +178,7 @@ def _members(source: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
             path = PurePosixPath(file.relative_to(source))
             if _wanted(path) and file.is_file():
                 yield path, file.read_bytes()
-    elif zipfile.is_zipfile(source):
+    elif is_zip(source):
         yield from _zip_members(source)
     else:
         yield from _tar_members(source)

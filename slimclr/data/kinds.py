@@ -1,6 +1,7 @@
 """What a file is, by its first bytes: for messages about a file that is not what it should be."""
 
 import shlex
+from pathlib import Path
 
 # How each begins, what it is, and the program that unpacks it.
 COMPRESSED = {
@@ -52,3 +53,12 @@ def other_kind(head: bytes, name: str) -> str | None:
     if kind in ("a torrent file", "a Git LFS pointer"):
         return f"{kind}, not what it stands for; download the archive itself"
     return f"{kind}, not a tar archive; give the archive itself" if kind else None
+
+
+def is_zip(path: Path) -> bool:
+    """Whether a file begins as a zip does, be it whole or not."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(4) in (b"PK\3\4", b"PK\5\6")
+    except OSError:
+        return False

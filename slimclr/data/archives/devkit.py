@@ -5,7 +5,8 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from slimclr.data.archives.entries import is_zip, open_zip
+from slimclr.data.archives.entries import open_zip
+from slimclr.data.kinds import is_zip
 from slimclr.data.tar import files, flat_name, open_tar, read_member
 from slimclr.errors import UserError
 

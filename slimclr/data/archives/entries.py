@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from slimclr.data.archives.sources import Folder, Members, Source, ZipMembers
+from slimclr.data.kinds import is_zip
 from slimclr.data.tar import files, open_tar, refuse_outside
 from slimclr.errors import UserError
 
@@ -98,15 +99,6 @@ def open_zip(archive: Path) -> zipfile.ZipFile:
         return zipfile.ZipFile(archive)
     except (zipfile.BadZipFile, EOFError, ValueError) as error:
         raise UserError(f"{archive}: truncated or damaged zip archive ({error}); download it again") from error
-
-
-def is_zip(path: Path) -> bool:
-    """Whether a file begins as a zip does, be it whole or not."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(4) in (b"PK\3\4", b"PK\5\6")
-    except OSError:
-        return False
 
 
 def entries(archive: Path, split: str) -> Iterator[Entry]:

@@ -7,14 +7,13 @@ from typing import Any
 from slimclr.data.archives.entries import (
     class_folders,
     entries,
-    is_zip,
     list_files,
     members_of,
     split_folder,
     stamp,
 )
 from slimclr.data.archives.sources import CompressedTar, InnerTar, Listing, Source
-from slimclr.data.kinds import COMPRESSED, kind_of, other_kind
+from slimclr.data.kinds import COMPRESSED, is_zip, kind_of, other_kind
 from slimclr.errors import UserError
 
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
