@@ -30,7 +30,7 @@ from archives import (
     write_archive,
 )
 
-from slimclr.data.extract import extract_train
+from slimclr.data.archives.extract import extract_train
 from slimclr.data.manifest import MANIFEST, write_manifest
 
 _RECIPE = 'mkdir "$2" && tar -xf "$1" -C "$2" && cd "$2" && for f in *.tar; do mkdir "${f%.tar}" && \

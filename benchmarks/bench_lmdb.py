@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from archives import alternate, can_drop_caches, drop_caches, machine, summary, write_archive
 
-from slimclr.data.folder import FolderImages
-from slimclr.data.lmdb import LMDBImages
+from slimclr.data.stores.folder import FolderImages
+from slimclr.data.stores.lmdb import LMDBImages
 from slimclr.stages.data import convert, extract
 
 

@@ -18,12 +18,16 @@ from typing import Any
 
 from archives import machine, peak_memory
 
-from slimclr.data import lmdb as lmdb_module
 from slimclr.data.archives import ILSVRC2012_CLASSES, ILSVRC2012_TRAIN_IMAGES
-from slimclr.data.extract import _known
-from slimclr.data.lmdb import Entry, LMDBWriter, write_lmdb
-from slimclr.data.manifest import MANIFEST, REPORT, ClassRecord, Record, Records, boot, write_manifest, write_report
-from slimclr.data.verify import verify
+from slimclr.data.archives.extract import _known
+from slimclr.data.archives.records import ClassRecord, Records, boot
+from slimclr.data.archives.report import write_report
+from slimclr.data.manifest import MANIFEST, REPORT, Record, write_manifest
+from slimclr.data.stores import lmdb_writer as lmdb_module
+from slimclr.data.stores.convert import write_lmdb
+from slimclr.data.stores.lmdb import Entry
+from slimclr.data.stores.lmdb_writer import LMDBWriter
+from slimclr.data.stores.verify import verify
 
 _DATA = b"image"
 # The images of one commit: with ImageNet's mean size 76 have the megabytes that a commit has.

@@ -20,8 +20,11 @@ import torch
 from PIL import Image, ImageFilter
 from torchvision.transforms import v2
 
-from slimclr.data.decode import decode_rgb, read_header
-from slimclr.data.views import MEAN, STD, apply_torchvision, decode_tensor, draw, training_views, view_rng
+from slimclr.data.images.decode import decode_rgb, read_header
+from slimclr.data.views.apply import apply_torchvision
+from slimclr.data.views.draw import draw, view_rng
+from slimclr.data.views.recipes import MEAN, STD, training_views
+from slimclr.data.views.tensor import decode_tensor
 from slimclr.machine import processor
 
 SIZE, BATCH = 224, 32
@@ -83,7 +86,7 @@ def dali(photos: Sequence[bytes], *, decode_only: bool = False) -> Callable[[], 
     """Our recipe by the DALI interpreter, on the CPU with one thread."""
     from nvidia.dali import Pipeline, fn
 
-    from slimclr.data import dali_views
+    from slimclr.data.views import dali as dali_views
 
     views = training_views("mocov2", image_size=SIZE)
 

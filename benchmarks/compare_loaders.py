@@ -24,9 +24,11 @@ from torch import Tensor
 
 from benchmarks.bench_views import generated
 from benchmarks.view_tools import BATCH, dali_batches, drawn_views, ks_limit, measured, pixels, random_views
-from slimclr.data.dali_views import finish
-from slimclr.data.decode import decode_rgb
-from slimclr.data.views import Drawn, View, apply_torchvision, draw, validation_view, view_rng
+from slimclr.data.images.decode import decode_rgb
+from slimclr.data.views.apply import apply_torchvision
+from slimclr.data.views.dali import finish
+from slimclr.data.views.draw import Drawn, draw, view_rng
+from slimclr.data.views.recipes import View, validation_view
 from slimclr.machine import processor
 from slimclr.nn import build_backbone
 

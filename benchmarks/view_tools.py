@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from slimclr.data.views import GREY, Drawn, View, draw, recipes, view_rng
+from slimclr.data.views.draw import Drawn, draw, view_rng
+from slimclr.data.views.recipes import GREY, View, recipes
 
 BATCH = 50
 
@@ -40,7 +41,7 @@ def dali_batches(view: View, files: Sequence[bytes], drawn: Sequence[Drawn]) -> 
     """Normalised views (n, 3, size, size) of files by DALI on the CPU, in batches of 50."""
     from nvidia.dali import Pipeline, fn
 
-    from slimclr.data import dali_views
+    from slimclr.data.views import dali as dali_views
 
     batches = [slice(start, start + BATCH) for start in range(0, len(files), BATCH)]
 

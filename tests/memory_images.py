@@ -7,7 +7,7 @@ from PIL import Image
 
 
 class MemoryImages:
-    """Encoded images of noise with labels, as `slimclr.data.open_images` gives them."""
+    """Encoded images of noise with labels, as `slimclr.data.stores.open_images` gives them."""
 
     def __init__(self, count, classes=2, size=40):
         rng = np.random.default_rng(0)

@@ -19,9 +19,10 @@ MAX_FUNCTION_LINES = 60
 # it. The words are what docs/import_graph.svg says of a room.
 LAYERS: tuple[dict[str, str], ...] = (
     {"cli": "the command line", "__main__": ""},
+    {"commands": "one module per subcommand"},
     {"stages": "what a rule runs: read, build, run, write"},
     {"plan": "hours, disk and memory before anything runs", "doctor": "is this machine fit?"},
-    {"build": "from a recipe to method, loader, trainer"},
+    {"brought": "weights that a user brought", "build": "from a recipe to method, loader, trainer"},
     {
         "probe": "linear probes, kNN",
         "detection": "transfer to COCO",
@@ -34,9 +35,12 @@ LAYERS: tuple[dict[str, str], ...] = (
         "losses": "contrastive, distillation",
         "optim": "LARS, schedules",
         "data": "archives, stores, views, loaders",
+        "miniature": "generated ImageNet and COCO",
     },
-    {"config": "what a user may set, typed and frozen", "config_docs": ""},
-    dict.fromkeys(("arch", "errors", "files", "machine", "places", "progress", "provenance", "seeds", "__init__"), ""),
+    {"config": "what a user may set, typed and frozen"},
+    dict.fromkeys(
+        ("arch", "errors", "files", "lock", "machine", "places", "progress", "provenance", "seeds", "__init__"), ""
+    ),
 )
 # Rooms whose modules do not import one another. What they share lies in a layer below, or in one of the modules named.
 SEPARATE: dict[str, tuple[str, ...]] = {"stages": ()}

@@ -1,7 +1,9 @@
 """The batches of a recipe, as one process sees them."""
 
 from slimclr.config import Pretrain, Probe
-from slimclr.data.loaders import Images, Loader, training_loader, validation_loader
+from slimclr.data.loading.loader import Loader
+from slimclr.data.loading.loaders import training_loader, validation_loader
+from slimclr.data.stores.images import Images
 from slimclr.engine.distributed import Processes
 
 

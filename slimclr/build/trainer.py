@@ -7,7 +7,7 @@ from typing import Any
 from slimclr.build.optimizer import build_optimizer
 from slimclr.build.schedule import build_schedule
 from slimclr.config import Pretrain, Probe
-from slimclr.data.loaders import Loader
+from slimclr.data.loading.loader import Loader
 from slimclr.engine.distributed import Processes
 from slimclr.engine.loop import Trainer
 from slimclr.methods import Method

@@ -4,25 +4,19 @@
 (`.records/<wnid>.json`) until the manifest is written, and whoever goes through them holds one class at a time.
 """
 
-import json
-import os
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from slimclr.data.archives import Source
 from slimclr.errors import UserError
-from slimclr.files import atomic_path, write_json
+from slimclr.files import atomic_path
 
 MANIFEST, REPORT = "manifest.parquet", "data_report.json"
+
 CHECKS = ("structure", "decode")
+
 _ROW_GROUP = 1 << 16
-_LISTED = 1000
 
 
 class Record(NamedTuple):
@@ -56,98 +50,6 @@ class Record(NamedTuple):
     def name(self) -> str:
         """The file name."""
         return self.key.rpartition("/")[2]
-
-
-@dataclass(frozen=True)
-class ClassRecord:
-    """What was found in one class.
-
-    Attributes:
-        source: Identity of the source it was read from.
-        check: How images were checked: structure or decode.
-        boot: The machine's boot during which it was written.
-        images: Sorted by name.
-        corrupt: Key and reason of every image that was left out.
-        hidden: Hidden entries that were passed over.
-    """
-
-    source: list[int | str]
-    check: str
-    boot: str
-    images: list[Record]
-    corrupt: list[tuple[str, str]]
-    hidden: int = 0
-
-
-class Records:
-    """The records of the classes of a data set that is being made; iterates over the images, sorted by class and name.
-
-    Attributes:
-        folder: Where they are.
-        wnids: The classes, sorted.
-        hidden: Hidden entries that were passed over on the way to the classes.
-    """
-
-    def __init__(self, folder: Path, wnids: Iterable[str], hidden: int = 0) -> None:
-        self.folder, self.wnids, self.hidden = folder, sorted(wnids), hidden
-
-    def load(self, source: Source, check: str) -> ClassRecord | None:
-        """The record of a class; None when there is none, or one of another source or another check."""
-        record = self._load(source.wnid)
-        return record if record and (record.source, record.check) == (source.identity, check) else None
-
-    def save(self, wnid: str, record: ClassRecord) -> None:
-        """Write a record, whole or not at all."""
-        part = self.folder / f"{wnid}.part{os.getpid()}"
-        try:
-            # Not flushed to disk: what a crash of the machine leaves is not JSON, or of another boot.
-            part.write_text(json.dumps(vars(record), separators=(",", ":")), encoding="utf-8")
-            part.replace(self.folder / f"{wnid}.json")
-        finally:
-            part.unlink(missing_ok=True)
-
-    def sweep(self) -> None:
-        """Remove what a killed run was writing; only one run at a time may be at work."""
-        for part in self.folder.glob("*.part*"):
-            part.unlink()
-
-    def classes(self) -> Iterator[ClassRecord]:
-        """The records in the order of the classes."""
-        for wnid in self.wnids:
-            record = self._load(wnid)
-            if record is None:
-                raise UserError(f"{self.folder / wnid}.json: gone or damaged; run the extract stage again")
-            yield record
-
-    def corrupt(self) -> list[tuple[str, str]]:
-        """Key and reason of every image that was left out."""
-        return [entry for record in self.classes() for entry in record.corrupt]
-
-    def remove(self) -> None:
-        """Forget them, once the manifest is written."""
-        shutil.rmtree(self.folder)
-
-    def __iter__(self) -> Iterator[Record]:
-        return (image for record in self.classes() for image in record.images)
-
-    def __len__(self) -> int:
-        return sum(len(record.images) for record in self.classes())
-
-    def _load(self, wnid: str) -> ClassRecord | None:
-        try:
-            document = json.loads((self.folder / f"{wnid}.json").read_bytes())
-            images = [Record(*row) for row in document.pop("images")]
-            return ClassRecord(images=images, corrupt=[tuple(entry) for entry in document.pop("corrupt")], **document)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return None
-
-
-def boot() -> str:
-    """The machine's current boot: files written since then cannot have been lost by a crash of it."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
 
 
 def write_manifest(records: Iterable[Record], path: Path) -> None:
@@ -225,77 +127,3 @@ class Manifest:
         except (OSError, ValueError, KeyError) as error:
             line = f"{self.path}: no readable manifest ({error}); run the extract stage again"
             raise UserError(line) from error
-
-
-def write_report(records: Records, path: Path) -> str:
-    """Write what is odd about a data set's images.
-
-    Args:
-        records: What an extraction returned.
-        path: JSON file: counts, and for each oddity its count and the files (all corrupt ones, else the first 1000).
-
-    Returns:
-        The counts in one line.
-    """
-    from PIL import Image
-
-    formats = Image.registered_extensions()
-    odd: dict[str, list[Any]] = {name: [] for name in ("cmyk", "grey", "format_mismatch", "exif_rotation")}
-    counts = dict.fromkeys(odd, 0)
-    corrupt: list[dict[str, str]] = []
-    prefixes = bytearray()
-    total = classes = 0
-    hidden = records.hidden
-
-    def note(name: str, entry: Any) -> None:
-        counts[name] += 1
-        if len(odd[name]) < _LISTED:
-            odd[name].append(entry)
-
-    for record in records.classes():
-        classes += bool(record.images)
-        hidden += record.hidden
-        corrupt += [{"key": key, "reason": reason} for key, reason in record.corrupt]
-        for image in record.images:
-            total += image.bytes
-            prefixes += bytes.fromhex(image.sha1[:16])
-            if image.mode == "CMYK":
-                note("cmyk", image.key)
-            if image.mode in ("1", "L", "LA") or image.mode.startswith("I"):
-                note("grey", image.key)
-            if formats.get(os.path.splitext(image.name)[1].lower()) != image.format:
-                note("format_mismatch", {"key": image.key, "format": image.format})
-            if image.orientation != 1:
-                note("exif_rotation", {"key": image.key, "orientation": image.orientation})
-    duplicates = _duplicates(records, np.frombuffer(prefixes, np.uint64))
-    images = len(prefixes) // 8
-    document = {
-        "schema": 1,
-        "images": images,
-        "classes": classes,
-        "bytes": total,
-        "hidden": hidden,
-        "corrupt": {"count": len(corrupt), "files": corrupt},
-        **{name: {"count": counts[name], "files": odd[name]} for name in odd},
-        "duplicates": {"count": sum(len(keys) - 1 for keys in duplicates), "files": duplicates[:_LISTED]},
-    }
-    write_json(path, document)
-    return (
-        f"{images:,} images in {classes:,} classes, {total / 1e6:,.1f} MB; left out as corrupt {len(corrupt):,}; CMYK "
-        f"{counts['cmyk']:,}, grey {counts['grey']:,}, format other than the name says {counts['format_mismatch']:,}, "
-        f"rotated by EXIF {counts['exif_rotation']:,}, duplicates {sum(len(keys) - 1 for keys in duplicates):,}, "
-        f"hidden entries passed over {hidden:,}"
-    )
-
-
-def _duplicates(records: Iterable[Record], prefixes: np.ndarray) -> Sequence[list[str]]:
-    """Groups of keys with the same content; full sums are only held of those whose first eight bytes are shared."""
-    values, occurrences = np.unique(prefixes, return_counts=True)
-    shared = set(values[occurrences > 1].tolist())
-    if not shared:
-        return []
-    groups: dict[str, list[str]] = {}
-    for image, prefix in zip(records, prefixes.tolist(), strict=True):
-        if prefix in shared:
-            groups.setdefault(image.sha1, []).append(image.key)
-    return [keys for keys in groups.values() if len(keys) > 1]

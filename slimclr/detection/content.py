@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from slimclr.data.digest import file_sizes, looked_at
+from slimclr.data.stores.digest import file_sizes, looked_at
 from slimclr.files import sha256
 
 

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from slimclr.data.extract import describe
-from slimclr.data.lock import alone
+from slimclr.data.images.check import describe
 from slimclr.detection.annotations import Faults
 from slimclr.files import write_json
+from slimclr.lock import alone
 from slimclr.progress import progress
 
 # They wait for the disk, or for a network file system.

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from slimclr.config import OPERATIONAL, Pretrain, Probe, decisive, dump
-from slimclr.data.lock import alone
 from slimclr.engine.checkpoints import list_checkpoints
 from slimclr.errors import UserError
 from slimclr.files import write_json
+from slimclr.lock import alone
 
 # What does not decide which weights come out, and the number of epochs, which may grow.
 MAY_CHANGE = (*OPERATIONAL, "epochs", "gradients_every", "knn", "max_batch_per_gpu")

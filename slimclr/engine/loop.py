@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from slimclr.analysis.gradients import gradient_record
-from slimclr.data.loaders import Loader
+from slimclr.data.loading.loader import Loader
 from slimclr.engine.agreement import Agreement, Wishes
 from slimclr.engine.checkpoints import CheckpointManager
 from slimclr.engine.distributed import Processes, barrier

@@ -63,7 +63,7 @@ def build_trainer(recipe: Pretrain, batch: int, *, classes: int, device: "torch.
     """
     from slimclr.build.method import build_method, place_method
     from slimclr.build.optimizer import build_optimizer
-    from slimclr.data.views import training_views
+    from slimclr.data.views.recipes import training_views
     from slimclr.engine.distributed import Processes
     from slimclr.engine.loop import Trainer
     from slimclr.nn import build_backbone
@@ -103,7 +103,8 @@ def _synthetic(batch: int, views: int, size: int, steps: int, classes: int, devi
     """A loader that hands out the same random batch and notes when it was asked for one."""
     import torch
 
-    from slimclr.data.loaders import Loader, TrainingOrder
+    from slimclr.data.loading.loader import Loader
+    from slimclr.data.loading.orders import TrainingOrder
 
     class Synthetic(Loader):
         times: list[float]
@@ -249,8 +250,8 @@ def _training_load(recipe: Pretrain | Probe, data: str, device: str, *, widths: 
     """Seconds in which one process loads a training image."""
     import torch
 
-    from slimclr.data import open_images
-    from slimclr.data.loaders import training_loader
+    from slimclr.data.loading.loaders import training_loader
+    from slimclr.data.stores import open_images
 
     images = open_images(data)
     batch = min(16, len(images))
@@ -318,8 +319,8 @@ def probe(
 
     from slimclr.build.optimizer import build_optimizer
     from slimclr.config import Optimizer
-    from slimclr.data import open_images
-    from slimclr.data.loaders import validation_loader
+    from slimclr.data.loading.loaders import validation_loader
+    from slimclr.data.stores import open_images
     from slimclr.engine.distributed import Processes
     from slimclr.engine.loop import Trainer
     from slimclr.nn.counts import count_macs
@@ -390,10 +391,10 @@ def transfer(
     from mmengine.hooks import Hook
     from mmengine.runner import Runner
 
-    from slimclr.data.miniature import write_miniature
     from slimclr.detection.check import annotation_file, check_coco
     from slimclr.detection.recipe import build_config
     from slimclr.detection.transfer import evaluate
+    from slimclr.miniature.write import write_miniature
     from slimclr.nn.weights import load_backbone
 
     ready = time.time()
@@ -511,7 +512,7 @@ def data(
     if kind == "cifar":
         return result | _cifar(where)
     if kind == "miniature":
-        from slimclr.data.miniature import write_miniature
+        from slimclr.miniature.write import write_miniature
 
         began = time.perf_counter()
         write_miniature(where / "raw")
@@ -532,7 +533,7 @@ def _extract_and_convert(archive: Path, where: Path, *, small: Path, check_image
     The first one of all also imports what the others have then. A disk that was busy with the small one must not make
     the large one seem to take no time at all.
     """
-    from slimclr.data import open_images
+    from slimclr.data.stores import open_images
     from slimclr.stages.data import convert, extract
 
     seconds: dict[str, list[float]] = {"extract": [], "convert": []}
@@ -600,8 +601,9 @@ def _cifar(where: Path) -> dict[str, Any]:
     import numpy as np
     from PIL import Image
 
-    from slimclr.data.cifar import CLASSES, SIDE
-    from slimclr.data.miniature import TEXTURES, draw_texture
+    from slimclr.data.archives.cifar import CLASSES, SIDE
+    from slimclr.miniature.photos import draw_texture
+    from slimclr.miniature.shapes import TEXTURES
     from slimclr.stages.cifar import cifar
 
     rng = np.random.default_rng(0)

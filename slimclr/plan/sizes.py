@@ -50,7 +50,7 @@ def data_set(config: Config) -> DataSet:
 
 def _miniature() -> dict[str, int]:
     """What the generator draws when it is not told otherwise."""
-    from slimclr.data.miniature import write_miniature
+    from slimclr.miniature.write import write_miniature
 
     values = {name: parameter.default for name, parameter in inspect.signature(write_miniature).parameters.items()}
     return {

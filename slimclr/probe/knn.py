@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from slimclr.config import KNN
-from slimclr.data.loaders import Images, validation_loader
+from slimclr.data.loading.loaders import validation_loader
+from slimclr.data.stores.images import Images
 from slimclr.engine.distributed import Processes
 from slimclr.errors import UserError
 from slimclr.nn import SlimmableResNet

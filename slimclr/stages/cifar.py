@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from slimclr.data.cifar import write_cifar
+from slimclr.data.archives.cifar import write_cifar
 from slimclr.errors import UserError
 
 

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from slimclr.data.archives import MD5, check_md5
-from slimclr.data.classes import check_other_split
-from slimclr.data.extract import available_jobs, extract_train, extract_val
-from slimclr.data.kinds import is_zip
-from slimclr.data.lmdb import write_lmdb
-from slimclr.data.manifest import MANIFEST, REPORT, write_manifest, write_report
+from slimclr.data.archives.classes import check_other_split
+from slimclr.data.archives.extract import available_jobs, extract_train, extract_val
+from slimclr.data.archives.kinds import is_zip
+from slimclr.data.archives.report import write_report
+from slimclr.data.manifest import MANIFEST, REPORT, write_manifest
+from slimclr.data.stores.convert import write_lmdb
 from slimclr.errors import UserError
 
 

@@ -13,8 +13,8 @@ import yaml
 
 from slimclr.arch import CIFAR_BLOCKS
 from slimclr.brought import WEIGHTS, read_header, refuse_to_replace
-from slimclr.data import open_images
-from slimclr.data.loaders import validation_loader
+from slimclr.data.loading.loaders import validation_loader
+from slimclr.data.stores import open_images
 from slimclr.errors import UserError
 from slimclr.files import sha256, write_json, write_text
 from slimclr.nn import build_backbone

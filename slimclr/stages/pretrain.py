@@ -15,9 +15,9 @@ from slimclr.build.loader import build_training_loader
 from slimclr.build.method import build_method, place_method
 from slimclr.build.trainer import build_trainer
 from slimclr.config import Pretrain, dump, fingerprint
-from slimclr.data import open_images
-from slimclr.data.digest import images_digest
-from slimclr.data.loaders import Images
+from slimclr.data.stores import open_images
+from slimclr.data.stores.digest import images_digest
+from slimclr.data.stores.images import Images
 from slimclr.engine.distributed import Processes, processes
 from slimclr.engine.folder import finish, folder_of, identity, open_folder
 from slimclr.engine.loop import Trainer

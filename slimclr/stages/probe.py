@@ -9,10 +9,10 @@ import torch
 from slimclr.build.loader import build_training_loader, build_validation_loader
 from slimclr.build.trainer import build_trainer
 from slimclr.config import Probe, fingerprint
-from slimclr.data import open_images
-from slimclr.data.classes import check_same_classes
-from slimclr.data.digest import images_digest
-from slimclr.data.loaders import Images
+from slimclr.data.archives.classes import check_same_classes
+from slimclr.data.stores import open_images
+from slimclr.data.stores.digest import images_digest
+from slimclr.data.stores.images import Images
 from slimclr.engine.distributed import Processes, processes
 from slimclr.engine.folder import finish, folder_of, identity, open_folder
 from slimclr.errors import UserError

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from slimclr.data.extract import available_jobs
-from slimclr.data.recordio_writer import write_recordio
+from slimclr.data.archives.extract import available_jobs
+from slimclr.data.stores.recordio_writer import write_recordio
 from slimclr.errors import UserError
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from slimclr.data import open_images
+from slimclr.data.stores import open_images
 from slimclr.engine.distributed import processes
 from slimclr.errors import UserError
 from tests.unit.engine.small_run import trainer

@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from slimclr.data.miniature import write_miniature
+from slimclr.miniature.write import write_miniature
 from slimclr.nn.weights import load_backbone
 from slimclr.stages.data import extract
 from tests.small_recipe import RECIPE

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from slimclr.data.miniature import write_miniature
+from slimclr.miniature.write import write_miniature
 from slimclr.nn.weights import load_backbone
 from slimclr.stages.data import extract
 from slimclr.stages.pretrain import pretrain

@@ -12,9 +12,10 @@ import torch
 import yaml
 from PIL import Image
 
+import slimclr.data.stores.verify
+
 # The user without rights may not read our home, where what is imported late could lie.
-import slimclr.data.miniature
-import slimclr.data.verify
+import slimclr.miniature.write
 import slimclr.stages.data
 import slimclr.stages.pretrain
 from slimclr.cli import main

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from slimclr.config import dump, fingerprint, json_schema, load_config, load_recipe, load_recipes, seeded_runs
-from slimclr.config_docs import markdown
+from slimclr.config.docs import markdown
 from slimclr.errors import UserError
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from slimclr import doctor
 from slimclr.cli import main
 from slimclr.config import load_config, load_recipes
-from slimclr.data.views import training_views
+from slimclr.data.views.recipes import training_views
 from slimclr.doctor import cluster, machine, packages
 from slimclr.doctor.finding import Answer, Finding, ask, probe
 from slimclr.errors import UserError

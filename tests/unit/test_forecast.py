@@ -9,8 +9,8 @@ import yaml
 from slimclr import plan
 from slimclr.cli import main
 from slimclr.config import Config, Pretrain, Recipe, dump
-from slimclr.data.miniature import write_miniature
 from slimclr.errors import UserError
+from slimclr.miniature.write import write_miniature
 from slimclr.plan import bench, sizes
 from slimclr.plan.forecast import forecast, requeues_of
 from slimclr.plan.jobs import Job, Machine, parse_dry_run, planned_jobs, read_profile

@@ -24,7 +24,7 @@ ABSENT = (
 def test_training_imports_without_lmdb_dali_mmdet_and_snakemake():
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({ABSENT!r})); "
-        "import slimclr.cli, slimclr.stages.pretrain, slimclr.stages.probe, slimclr.data.folder"
+        "import slimclr.cli, slimclr.stages.pretrain, slimclr.stages.probe, slimclr.data.stores.folder"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -35,8 +35,8 @@ import sys
 
 sys.modules["numba"] = None
 from pathlib import Path
-from slimclr.data import open_images
-from slimclr.data.loaders import training_loader
+from slimclr.data.stores import open_images
+from slimclr.data.loading.loaders import training_loader
 
 options = dict(image_size=32, total_batch=4, batch=4, seed=0, workers=0, backend="dali")
 for _ in range(2):

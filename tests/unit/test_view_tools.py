@@ -5,7 +5,9 @@ import pytest
 from PIL import Image
 
 from benchmarks.view_tools import ks_limit, measured, pixels, random_views
-from slimclr.data.views import Drawn, View, apply_torchvision, recipes
+from slimclr.data.views.apply import apply_torchvision
+from slimclr.data.views.draw import Drawn
+from slimclr.data.views.recipes import View, recipes
 
 WHOLE = {"top": 0, "left": 0, "height": 48, "width": 48}
 

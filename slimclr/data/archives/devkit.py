@@ -6,8 +6,8 @@ import zlib
 from pathlib import Path
 
 from slimclr.data.archives.entries import open_zip
-from slimclr.data.kinds import is_zip
-from slimclr.data.tar import files, flat_name, open_tar, read_member
+from slimclr.data.archives.kinds import is_zip
+from slimclr.data.archives.tar import files, flat_name, open_tar, read_member
 from slimclr.errors import UserError
 
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"

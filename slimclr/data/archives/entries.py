@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from slimclr.data.archives.kinds import is_zip
 from slimclr.data.archives.sources import Folder, Members, Source, ZipMembers
-from slimclr.data.kinds import is_zip
-from slimclr.data.tar import files, open_tar, refuse_outside
+from slimclr.data.archives.tar import files, open_tar, refuse_outside
 from slimclr.errors import UserError
 
 # In Kaggle's archive, and in what is unpacked from it.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from slimclr.data.tar import Section, files, flat_name, open_tar, read_at, read_member
+from slimclr.data.archives.tar import Section, files, flat_name, open_tar, read_at, read_member
 from slimclr.errors import UserError
 
 _ZIP_HEADER = 30

@@ -12,8 +12,8 @@ from slimclr.data.archives.entries import (
     split_folder,
     stamp,
 )
+from slimclr.data.archives.kinds import COMPRESSED, is_zip, kind_of, other_kind
 from slimclr.data.archives.sources import CompressedTar, InnerTar, Listing, Source
-from slimclr.data.kinds import COMPRESSED, is_zip, kind_of, other_kind
 from slimclr.errors import UserError
 
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")

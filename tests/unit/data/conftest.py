@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 from tar_tools import SMALL
 
-from slimclr.data.extract import extract_train
+from slimclr.data.archives.extract import extract_train
 from slimclr.data.manifest import write_manifest
-from slimclr.data.miniature import write_miniature
+from slimclr.miniature.write import write_miniature
 
 
 def _paths(root):

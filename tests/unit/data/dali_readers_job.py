@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from slimclr.data import open_images
-from slimclr.data.loaders import training_loader
+from slimclr.data.loading.loaders import training_loader
+from slimclr.data.stores import open_images
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from tar_tools import SMALL, members, pack
 
 from slimclr.data.archives import read_ground_truth
-from slimclr.data.extract import extract_train, extract_val
+from slimclr.data.archives.extract import extract_train, extract_val
 from slimclr.data.manifest import write_manifest
 from slimclr.errors import UserError
 from slimclr.files import sha256
@@ -137,7 +137,7 @@ def test_an_interrupted_extraction_goes_on(miniature, tmp_path):
 def test_a_killed_process_leaves_no_incomplete_class(miniature, tmp_path):
     out = tmp_path / "train"
     program = (
-        "import os, pathlib, sys, slimclr.data.extract as extract\n"
+        "import os, pathlib, sys, slimclr.data.archives.extract as extract\n"
         "describe, count = extract.describe, []\n"
         "def stop(*arguments):\n"
         "    count.append(1)\n"

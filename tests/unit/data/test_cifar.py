@@ -15,9 +15,9 @@ from PIL import Image
 from torchvision.datasets import CIFAR10
 
 from slimclr.cli import main
-from slimclr.data import open_images
-from slimclr.data.cifar import BATCHES, CLASSES, write_cifar
-from slimclr.data.decode import decode_rgb
+from slimclr.data.archives.cifar import BATCHES, CLASSES, write_cifar
+from slimclr.data.images.decode import decode_rgb
+from slimclr.data.stores import open_images
 
 ROWS = 12
 

@@ -6,9 +6,9 @@ import pytest
 
 from slimclr.cli import main
 from slimclr.data.archives import read_classes
-from slimclr.data.classes import check_data_sets
-from slimclr.data.extract import extract_val
-from slimclr.data.lmdb import write_lmdb
+from slimclr.data.archives.classes import check_data_sets
+from slimclr.data.archives.extract import extract_val
+from slimclr.data.stores.convert import write_lmdb
 from slimclr.errors import UserError
 from slimclr.stages.data import extract
 from tests.small_recipe import RECIPE

@@ -7,12 +7,14 @@ from photo_tools import KINDS, encoded, photo
 from scipy.stats import ks_2samp
 
 from benchmarks.view_tools import dali_batches, drawn_views, ks_limit, measured, pixels, random_views
-from slimclr.data.decode import decode_rgb
-from slimclr.data.views import Drawn, View, apply_torchvision, draw, training_views, validation_view, view_rng
+from slimclr.data.images.decode import decode_rgb
+from slimclr.data.views.apply import apply_torchvision
+from slimclr.data.views.draw import Drawn, draw, view_rng
+from slimclr.data.views.recipes import View, training_views, validation_view
 from slimclr.nn import build_backbone
 
 pytest.importorskip("nvidia.dali")
-dali_views = pytest.importorskip("slimclr.data.dali_views")
+dali_views = pytest.importorskip("slimclr.data.views.dali")
 
 DRAWS = 2000
 DISTINCT = random_views(image_size=64)

@@ -8,12 +8,12 @@ from photo_tools import photo
 from PIL import Image
 from tar_tools import pack
 
-from slimclr.data import open_images
-from slimclr.data.check import describe
-from slimclr.data.decode import decode_rgb
-from slimclr.data.extract import extract_train
-from slimclr.data.jpeg import markers_in_order
-from slimclr.data.loaders import training_loader, validation_loader
+from slimclr.data.archives.extract import extract_train
+from slimclr.data.images.check import describe
+from slimclr.data.images.decode import decode_rgb
+from slimclr.data.images.jpeg import markers_in_order
+from slimclr.data.loading.loaders import training_loader, validation_loader
+from slimclr.data.stores import open_images
 from slimclr.errors import UserError
 from slimclr.stages.data import extract
 

@@ -20,12 +20,13 @@ from PIL import Image
 from tar_tools import SMALL, lmdb_content, members, pack, tiny_archive
 
 from slimclr.cli import main
-from slimclr.data import extract as extract_module
-from slimclr.data import lmdb as lmdb_module
-from slimclr.data.extract import extract_train, extract_val
-from slimclr.data.folder import FolderImages
-from slimclr.data.lmdb import LMDBImages, part_path, write_lmdb
-from slimclr.data.manifest import ClassRecord, Records
+from slimclr.data.archives import extract as extract_module
+from slimclr.data.archives.extract import extract_train, extract_val
+from slimclr.data.archives.records import ClassRecord, Records
+from slimclr.data.stores import lmdb_writer as lmdb_module
+from slimclr.data.stores.convert import write_lmdb
+from slimclr.data.stores.folder import FolderImages
+from slimclr.data.stores.lmdb import LMDBImages, part_path
 from slimclr.errors import UserError
 from slimclr.files import sha256
 from slimclr.stages.data import convert, extract
@@ -336,7 +337,7 @@ def test_killed_at_ten_random_moments(twenty_classes, tmp_path, monkeypatch, way
 
 
 def test_two_runs_at_a_time_are_refused(miniature, tmp_path, monkeypatch):
-    from slimclr.data import lock
+    from slimclr import lock
 
     monkeypatch.setattr(lock, "_PATIENCE_SECONDS", 0.1)
     with (

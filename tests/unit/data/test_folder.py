@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from slimclr.data import open_images
-from slimclr.data.decode import decode_rgb
-from slimclr.data.folder import FolderImages
+from slimclr.data.images.decode import decode_rgb
+from slimclr.data.stores import open_images
+from slimclr.data.stores.folder import FolderImages
 from slimclr.errors import UserError
 
 

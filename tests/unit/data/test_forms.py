@@ -15,7 +15,7 @@ import pytest
 from tar_tools import lmdb_content, members, pack
 
 from slimclr.data.archives import read_classes, val_sources
-from slimclr.data.extract import extract_train, extract_val
+from slimclr.data.archives.extract import extract_train, extract_val
 from slimclr.errors import UserError
 from slimclr.stages.data import extract
 

@@ -8,10 +8,11 @@ import pandas
 import pytest
 import torch
 
-from slimclr.data import open_images
-from slimclr.data.extract import extract_val
-from slimclr.data.folder import FolderImages
-from slimclr.data.lmdb import LMDBImages, write_lmdb
+from slimclr.data.archives.extract import extract_val
+from slimclr.data.stores import open_images
+from slimclr.data.stores.convert import write_lmdb
+from slimclr.data.stores.folder import FolderImages
+from slimclr.data.stores.lmdb import LMDBImages
 from slimclr.errors import UserError
 
 
@@ -141,5 +142,5 @@ def test_foreign_file(tmp_path):
 
 
 def test_slimclr_imports_without_lmdb():
-    program = "import sys; sys.modules['lmdb'] = None; import slimclr.data.lmdb, slimclr.data.archives"
+    program = "import sys; sys.modules['lmdb'] = None; import slimclr.data.stores.lmdb, slimclr.data.archives"
     subprocess.run([sys.executable, "-c", program], check=True)

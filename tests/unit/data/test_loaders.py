@@ -12,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from slimclr.data import open_images
-from slimclr.data.loaders import TrainingOrder, ValidationOrder, training_loader, validation_loader
+from slimclr.data.loading.loaders import training_loader, validation_loader
+from slimclr.data.loading.orders import TrainingOrder, ValidationOrder
+from slimclr.data.stores import open_images
 from slimclr.errors import UserError
 
 BACKENDS = ["torchvision", "torchvision_tensor", "dali"]

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 from tar_tools import SMALL, members
 
-from slimclr.data.miniature import write_miniature
 from slimclr.files import sha256
+from slimclr.miniature.write import write_miniature
 
 
 def _hashes(root):

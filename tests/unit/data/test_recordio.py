@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 
 from slimclr.cli import main
-from slimclr.data import open_images
-from slimclr.data.folder import FolderImages
-from slimclr.data.lmdb import write_lmdb
-from slimclr.data.recordio import MAGIC, RecordImages
+from slimclr.data.stores import open_images
+from slimclr.data.stores.convert import write_lmdb
+from slimclr.data.stores.folder import FolderImages
+from slimclr.data.stores.recordio import MAGIC, RecordImages
 from slimclr.errors import UserError
 
 VENV = Path(__file__).parents[3] / ".venvs/recordio"

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from slimclr.cli import main
-from slimclr.data import open_images, staging
-from slimclr.data.extract import extract_val
-from slimclr.data.lmdb import write_lmdb
-from slimclr.data.staging import staged
+from slimclr.data.archives.extract import extract_val
+from slimclr.data.stores import open_images, staging
+from slimclr.data.stores.convert import write_lmdb
+from slimclr.data.stores.staging import staged
 from slimclr.errors import UserError
 
 # Stages, says where and what is in it, and holds it until its standard input ends.
@@ -24,7 +24,7 @@ import sys, time
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from slimclr.data import open_images, staging
+from slimclr.data.stores import open_images, staging
 
 @contextmanager
 def slow(*_, **__):

@@ -4,7 +4,7 @@ import pandas
 import pytest
 
 from slimclr.cli import main
-from slimclr.data.lmdb import write_lmdb
+from slimclr.data.stores.convert import write_lmdb
 
 
 @pytest.fixture

@@ -13,21 +13,11 @@ from torchvision.transforms import v2
 
 from benchmarks.view_tools import pixels, random_views
 from slimclr.config import Pretrain, Probe
-from slimclr.data.decode import decode_rgb, read_header
-from slimclr.data.views import (
-    MEAN,
-    STD,
-    Drawn,
-    View,
-    apply_torchvision,
-    blur_taps,
-    decode_tensor,
-    draw,
-    recipes,
-    training_views,
-    validation_view,
-    view_rng,
-)
+from slimclr.data.images.decode import decode_rgb, read_header
+from slimclr.data.views.apply import apply_torchvision
+from slimclr.data.views.draw import Drawn, draw, view_rng
+from slimclr.data.views.recipes import MEAN, STD, View, recipes, training_views, validation_view
+from slimclr.data.views.tensor import blur_taps, decode_tensor
 from slimclr.errors import UserError
 
 DISTINCT = random_views(image_size=64)

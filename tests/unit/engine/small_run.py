@@ -4,7 +4,7 @@ from functools import partial
 
 import torch
 
-from slimclr.data.loaders import training_loader
+from slimclr.data.loading.loaders import training_loader
 from slimclr.engine.distributed import Processes
 from slimclr.engine.loop import Trainer
 from slimclr.losses import kl_distillation, loss_weights

@@ -129,7 +129,7 @@ def test_half_floats_may_overflow_but_not_for_ever(images, tmp_path):
 
 
 def test_dali_is_built_once_for_all_epochs(images, tmp_path, monkeypatch):
-    loader = pytest.importorskip("slimclr.data.dali_loader").DaliLoader
+    loader = pytest.importorskip("slimclr.data.loading.dali").DaliLoader
     built, build = [], loader._build
     monkeypatch.setattr(loader, "_build", lambda *args: built.append(args[1:]) or build(*args))
     trainer(images, tmp_path, epochs=3, backend="dali").train()

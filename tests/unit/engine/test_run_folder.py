@@ -7,8 +7,8 @@ import textwrap
 
 import pytest
 
+from slimclr import lock
 from slimclr.config import Pretrain, dump
-from slimclr.data import lock
 from slimclr.engine.checkpoints import CheckpointManager
 from slimclr.engine.folder import finish, folder_of, identity, open_folder, refuse_other
 from slimclr.errors import UserError

@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 
 from slimclr.brought import brought_runs
 from slimclr.cli import main
-from slimclr.data.folder import FolderImages
-from slimclr.data.loaders import validation_loader
+from slimclr.data.loading.loaders import validation_loader
+from slimclr.data.stores.folder import FolderImages
 from slimclr.errors import UserError
 from slimclr.nn import MLP, build_backbone
 from slimclr.nn.counts import count_macs, count_parameters

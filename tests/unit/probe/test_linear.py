@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from slimclr.data.loaders import validation_loader
+from slimclr.data.loading.loaders import validation_loader
 from slimclr.nn import SlimmableResNet
 from slimclr.probe import LinearProbe, evaluate
 

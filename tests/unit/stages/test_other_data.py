@@ -16,10 +16,10 @@ from PIL import Image
 import slimclr.stages.pretrain
 import slimclr.stages.probe
 from slimclr.config import Pretrain, Probe
-from slimclr.data import open_images
-from slimclr.data.digest import images_digest
-from slimclr.data.lmdb import LMDBWriter
 from slimclr.data.manifest import MANIFEST, Record, write_manifest
+from slimclr.data.stores import open_images
+from slimclr.data.stores.digest import images_digest
+from slimclr.data.stores.lmdb_writer import LMDBWriter
 from slimclr.engine.checkpoints import list_checkpoints
 from slimclr.errors import UserError
 from slimclr.nn.weights import read_weights

@@ -1,0 +1,44 @@
+"""The subcommands: each module has its HELP, `add_arguments(parser)` and `run(options, arguments)` -> exit code."""
+
+from types import ModuleType
+
+from slimclr.commands import (
+    check,
+    cifar,
+    clean_checkpoints,
+    convert,
+    doctor,
+    extract,
+    import_checkpoint,
+    miniature,
+    plan,
+    pretrain,
+    probe,
+    recipe,
+    recordio,
+    report,
+    schema,
+    transfer,
+    verify,
+)
+
+# In the order of the pipeline, as `slimclr --help` shows them.
+COMMANDS: dict[str, ModuleType] = {
+    "miniature": miniature,
+    "extract": extract,
+    "convert": convert,
+    "verify": verify,
+    "recordio": recordio,
+    "cifar": cifar,
+    "pretrain": pretrain,
+    "probe": probe,
+    "transfer": transfer,
+    "import": import_checkpoint,
+    "report": report,
+    "recipe": recipe,
+    "check": check,
+    "schema": schema,
+    "doctor": doctor,
+    "plan": plan,
+    "clean-checkpoints": clean_checkpoints,
+}

@@ -1,0 +1,79 @@
+"""Arguments that commands share."""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from slimclr.machine import gres_gpus
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+SECTION = "JSON, or a YAML file; of {}'s file the section {} is taken"
+
+IMAGES = "an LMDB, RecordIO files (.rec) or a folder of classes"
+
+_SETTINGS = '{"my_run": {"workers": 4}}'
+
+
+def gpus_of_node(options: argparse.Namespace) -> int:
+    """GPUs of each node, however they were asked for."""
+    return gres_gpus(options.gres) if options.gres else options.gpus
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """An argument's type: a whole number, not below `least`."""
+
+    def number(text: str) -> int:
+        if not text.lstrip("-").isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} does not do; give a whole number, {least} or more")
+        return int(text)
+
+    return number
+
+
+def settings_json(text: str) -> dict[str, dict[str, Any]]:
+    """An argument's type: a JSON object of objects."""
+    try:
+        settings = json.loads(text)
+    except ValueError:
+        settings = None
+    if not isinstance(settings, dict) or not all(isinstance(value, dict) for value in settings.values()):
+        raise argparse.ArgumentTypeError(f"{text!r} does not do; give JSON, for instance {_SETTINGS}")
+    return settings
+
+
+def add_training(parser: argparse.ArgumentParser, section: str, whole: str = "a recipe") -> None:
+    """Options of every training; `section` is the part of the recipe, or of `whole`, that it takes."""
+    parser.add_argument("--recipe", required=True, help=f"this stage's settings: {SECTION.format(whole, section)}")
+    parser.add_argument(
+        "--settings",
+        type=settings_json,
+        default={},
+        metavar="JSON",
+        help="run -> settings that take the place of the recipe's; Snakemake passes those that change no result so",
+    )
+    parser.add_argument("--name", dest="run", required=True, help="the run's name")
+    parser.add_argument("--seed", type=int, default=0, help="seed (default 0)")
+    parser.add_argument(
+        "--gpus", type=at_least(0), default=0, help="GPUs of each node, one process each; 0 is the CPU (default)"
+    )
+    parser.add_argument("--gres", default="", help="the same as Slurm's --gres says it, for instance gpu:4")
+    parser.add_argument(
+        "--nodes", type=at_least(1), default=1, help="nodes of the Slurm job that this runs in (default 1)"
+    )
+    parser.add_argument("--checkpoints", type=Path, required=True, help="folder of rolling checkpoints")
+
+
+def add_scratch(parser: argparse.ArgumentParser) -> None:
+    """Where images are copied to before they are read."""
+    parser.add_argument(
+        "--scratch", metavar="FOLDER", help="on this node's own disk: copy the LMDB there and read the copy"
+    )
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """The config."""
+    default = REPOSITORY / "config" / "config.yaml"
+    parser.add_argument("--config", type=Path, default=default, help="default: config/config.yaml")

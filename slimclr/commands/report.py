@@ -1,0 +1,37 @@
+"""`slimclr report`."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from slimclr.errors import UserError
+
+HELP = "Write tables, figures and the page over all runs."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command line."""
+    parser.add_argument("--config", required=True, help="JSON with name, config and recipes")
+    parser.add_argument("--results", type=Path, required=True, help="folder with pretrain/, probe/, transfer/")
+    parser.add_argument("--references", type=Path, required=True, help="published figures (YAML)")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the report")
+
+
+def run(options: argparse.Namespace, _: Sequence[str]) -> None:
+    """Run the command."""
+    from slimclr.config import Config, Recipe
+    from slimclr.stages.report import report
+
+    try:
+        document = json.loads(options.config)
+        config = Config.model_validate(document["config"])
+        recipes = {run: Recipe.model_validate(recipe) for run, recipe in document["recipes"].items()}
+        name = document["name"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        cause = " ".join(str(error).split())
+        raise UserError(
+            f"--config: not JSON with a valid config, recipes and name ({type(error).__name__}: {cause}); let "
+            "Snakemake run this stage, which passes it"
+        ) from error
+    report(config, recipes, config_name=name, results=options.results, references=options.references, out=options.out)

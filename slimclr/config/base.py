@@ -1,0 +1,39 @@
+"""What every section of the config is: frozen, and refused with an unknown key."""
+
+import json
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from slimclr.places import in_pattern
+
+PathName = Annotated[str, AfterValidator(in_pattern)]
+
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+Positive = Annotated[float, Field(gt=0)]
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class Model(BaseModel):
+    """Frozen, and without unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+M = TypeVar("M", bound=Model)
+
+
+def dump(model: Model) -> dict[str, Any]:
+    """A section with all defaults filled in, as plain JSON values."""
+    return model.model_dump(mode="json")
+
+
+def plain(value: Any) -> str:
+    """A value as an error message shows it."""
+    if isinstance(value, Model):
+        value = dump(value)
+    return json.dumps(value, default=str)

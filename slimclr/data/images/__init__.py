@@ -1,0 +1,1 @@
+"""Encoded images: whether they are whole, and their pixels."""

@@ -1,0 +1,1 @@
+"""Loaders: which images an epoch shows to which process, and how they become batches."""

@@ -1,0 +1,182 @@
+"""The DALI loader: decoding and views in DALI's threads, on the CPU or on the GPU.
+
+Bytes and the numbers of every view come from Python in the loader's own order (an external source), so that DALI
+decides neither which image comes next nor how it is cropped. Only this module and `views.dali` import DALI.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from nvidia.dali import Pipeline, fn
+from nvidia.dali.plugin.pytorch import DALIGenericIterator, LastBatchPolicy
+from nvidia.dali.types import BatchInfo
+
+from slimclr.data.images.decode import decode_rgb, read_header
+from slimclr.data.loading.loader import Batch, Loader
+from slimclr.data.loading.orders import TrainingOrder, ValidationOrder
+from slimclr.data.stores.images import Images
+from slimclr.data.views import dali as dali_views
+from slimclr.data.views.draw import draw, view_rng
+from slimclr.data.views.recipes import View
+from slimclr.machine import end_with_parent
+
+_GRACE_SECONDS = 30.0
+# Batches that a pipeline may have begun beyond the one that is asked for.
+_READ_ON = 4
+
+
+class Source:
+    """What goes into the pipeline: bytes, labels and the numbers of every view of a batch.
+
+    Picklable, because with workers each of them has its own. The pipeline counts epochs from when it was built.
+
+    Args:
+        images: Encoded images.
+        order: Which images come in which batch.
+        views: Recipes of the views.
+        seed: Seed of the views.
+        epoch: The pipeline's first epoch.
+        start: Its first batch in that epoch.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        order: TrainingOrder | ValidationOrder,
+        views: Sequence[View],
+        seed: int,
+        epoch: int,
+        start: int,
+    ):
+        self.images, self.order, self.views, self.seed = images, order, tuple(views), seed
+        self.epoch, self.start = epoch, start
+        self._epoch_idx, self._batches = -1, list[np.ndarray]()
+        self._process = os.getpid()
+
+    def __call__(self, info: BatchInfo) -> tuple[Any, ...]:
+        """One batch: encoded images, labels, then the numbers of each view.
+
+        Raises:
+            StopIteration: The epoch has no more batches.
+        """
+        if os.getpid() != self._process:
+            _become_reader(self._process)
+            self._process = os.getpid()
+        epoch = self.epoch + info.epoch_idx
+        if self._epoch_idx != info.epoch_idx:
+            self._epoch_idx = info.epoch_idx
+            self._batches = self.order.batches(epoch, self.start if info.epoch_idx == 0 else 0)
+        if info.iteration >= len(self._batches):
+            raise StopIteration
+        indices = self._batches[info.iteration].tolist()
+        keys = [self.images.keys[index] for index in indices]
+        files = [self.images.read(index) for index in indices]
+        headers = [read_header(data, key) for data, key in zip(files, keys, strict=True)]
+        packed = []
+        for number, view in enumerate(self.views):
+            drawn = [
+                draw(view, view_rng(self.seed, epoch, index, number), header.height, header.width)
+                for index, header in zip(indices, headers, strict=True)
+            ]
+            packed.append(dali_views.pack(view, drawn))
+        encoded = [
+            np.frombuffer(dali_views.dali_bytes(data, key), np.uint8) for data, key in zip(files, keys, strict=True)
+        ]
+        return encoded, self.images.labels[indices].astype(np.int64), *packed
+
+
+def _become_reader(parent: int) -> None:
+    """In a reading process: leave Slurm's signals, which every process of a job gets, to the training.
+
+    It may want more batches before it stops. DALI itself ends readers with SIGTERM, so they do end a little later.
+    """
+    end_with_parent(parent)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: threading.Timer(_GRACE_SECONDS, os._exit, [1]).start())
+
+
+class DaliLoader(Loader):
+    """Batches out of a DALI pipeline.
+
+    Args:
+        order: Which images come in which batch.
+        images: Encoded images.
+        views: Recipes of the views.
+        seed: Seed of the views.
+        workers: DALI's threads; a quarter as many processes read the files. 0: one thread, and this process reads.
+        device: A GPU decodes and computes the views; the CPU does both otherwise.
+    """
+
+    def __init__(
+        self,
+        order: TrainingOrder | ValidationOrder,
+        images: Images,
+        views: Sequence[View],
+        *,
+        seed: int,
+        workers: int,
+        device: torch.device,
+    ):
+        super().__init__(order)
+        self._source = partial(Source, images, order, views, seed)
+        self._images = images
+        self._views, self._workers, self._device = tuple(views), workers, device
+        self._names = [f"view{number}" for number in range(len(views))]
+        self._iterator: DALIGenericIterator | None = None
+        self._next: tuple[int, int] | None = None
+
+    def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        if self._iterator is None or self._next != (epoch, start):
+            self._iterator = self._build(epoch, start)
+        # Whoever leaves an epoch in the middle leaves a pipeline that has read on.
+        self._next = None
+        try:
+            for (outputs,) in self._iterator:
+                yield [outputs[name] for name in self._names], outputs["label"].flatten().long()
+        except RuntimeError as error:
+            if "UserError" not in str(error):
+                self._name_unreadable(epoch)
+            raise
+        self._iterator.reset()
+        self._next = (epoch + 1, 0)
+
+    def _name_unreadable(self, epoch: int) -> None:
+        """DALI does not say which image it failed at: look for the first, from here to where it had read on to.
+
+        Raises:
+            UserError: There is one.
+        """
+        for indices in self.order.batches(epoch, self.batch)[:_READ_ON]:
+            for index in indices.tolist():
+                decode_rgb(self._images.read(index), self._images.keys[index])
+
+    def _build(self, epoch: int, start: int) -> DALIGenericIterator:
+        gpu = self._device.type == "cuda"
+        pipeline = Pipeline(
+            batch_size=self.order.batch,
+            num_threads=max(1, self._workers),
+            device_id=(self._device.index or 0) if gpu else None,
+            py_num_workers=max(1, self._workers // 4),
+            # A process that holds a CUDA context must not be forked.
+            py_start_method="spawn" if torch.cuda.is_initialized() else "fork",
+        )
+        with pipeline:
+            encoded, label, *packed = fn.external_source(
+                self._source(epoch, start),
+                num_outputs=2 + len(self._views),
+                batch=True,
+                batch_info=True,
+                parallel=self._workers > 0,
+            )
+            views = dali_views.build(self._views, encoded, packed, device="mixed" if gpu else "cpu")
+            pipeline.set_outputs(*views, label)
+        pipeline.build()
+        return DALIGenericIterator(
+            pipeline, [*self._names, "label"], last_batch_policy=LastBatchPolicy.PARTIAL, prepare_first_batch=False
+        )

@@ -1,0 +1,60 @@
+"""What all loaders have in common: batches, from where the loader stands to the end of the epoch."""
+
+import re
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from slimclr.data.loading.orders import TrainingOrder, ValidationOrder
+from slimclr.errors import UserError
+
+Batch = tuple[list[Tensor], Tensor]
+
+
+class Loader:
+    """Batches of ([views of (batch, 3, h, w)], labels (batch,)), from where it stands to the end of the epoch.
+
+    `state_dict()` says where it stands: after k batches of an epoch were taken, a loader that is given that state goes
+    on with batch k, whatever its backend and workers.
+
+    Attributes:
+        order: Which images come in which batch.
+        epoch: The epoch that it stands in.
+        batch: The batch of that epoch that comes next.
+    """
+
+    def __init__(self, order: TrainingOrder | ValidationOrder):
+        self.order = order
+        self.epoch = self.batch = 0
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch."""
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The rest of the epoch; then it stands at the beginning of the next one."""
+        batches = self._batches(self.epoch, self.batch)
+        while (batch := _next(batches)) is not None:
+            self.batch += 1
+            yield batch
+        self.epoch, self.batch = self.epoch + 1, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Where it stands."""
+        return {"epoch": self.epoch, "batch": self.batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Stand there."""
+        self.epoch, self.batch = state["epoch"], state["batch"]
+
+    def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        raise NotImplementedError
+
+
+def _next(batches: Iterator[Batch]) -> Batch | None:
+    """The next batch, if there is one; what a worker process says is wrong comes without the worker's traceback."""
+    try:
+        return next(batches, None)
+    except Exception as error:
+        told = re.findall(r"UserError: (.+)", str(error))
+        raise (UserError(told[-1]) if told else error) from None

@@ -1,0 +1,71 @@
+"""Which images an epoch shows to which process, and in which order.
+
+The order depends on (seed, epoch) alone: neither the loader, nor the number of its workers, nor an interruption changes
+what the network sees.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from slimclr.errors import UserError
+from slimclr.seeds import derived_seed
+
+
+@dataclass(frozen=True)
+class TrainingOrder:
+    """A process's share of the shuffled images; the incomplete last total batch is dropped, as published.
+
+    Attributes:
+        count: Images in all.
+        total_batch: Images of one optimiser step over all processes.
+        batch: Images of one batch of this process.
+        seed: Seed of the order.
+        rank: This process.
+        world: Number of processes.
+
+    Raises:
+        UserError: There are fewer images than one total batch.
+    """
+
+    count: int
+    total_batch: int
+    batch: int
+    seed: int
+    rank: int = 0
+    world: int = 1
+
+    def __post_init__(self) -> None:
+        if self.count < self.total_batch:
+            raise UserError(f"batch {self.total_batch} is more than the {self.count} training images; make it smaller")
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        return self.count // self.total_batch * self.total_batch // self.world // self.batch
+
+    def batches(self, epoch: int, start: int = 0) -> list[np.ndarray]:
+        """Indices of the images of each batch from `start` on."""
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, epoch, -1))
+        used = len(self) * self.batch * self.world
+        own = torch.randperm(self.count, generator=generator)[:used].numpy()[self.rank :: self.world]
+        return list(own.reshape(len(self), self.batch)[start:])
+
+
+@dataclass(frozen=True)
+class ValidationOrder:
+    """Every image exactly once over all processes, in order; the last batch may be smaller."""
+
+    indices: tuple[int, ...]
+    batch: int
+    rank: int = 0
+    world: int = 1
+
+    def __len__(self) -> int:
+        """Batches of this process."""
+        return -(-len(self.indices[self.rank :: self.world]) // self.batch)
+
+    def batches(self, epoch: int, start: int = 0) -> list[np.ndarray]:
+        """Indices of the images of each batch from `start` on; every epoch is the same."""
+        own = np.array(self.indices[self.rank :: self.world])
+        return [own[at : at + self.batch] for at in range(start * self.batch, len(own), self.batch)]
