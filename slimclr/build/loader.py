@@ -1,5 +1,7 @@
 """The batches of a recipe, as one process sees them."""
 
+from collections.abc import Sequence
+
 from slimclr.config import Pretrain, Probe
 from slimclr.data.loading.loader import Loader
 from slimclr.data.loading.loaders import training_loader, validation_loader
@@ -8,7 +10,13 @@ from slimclr.engine.distributed import Processes
 
 
 def build_training_loader(
-    recipe: Pretrain | Probe, images: Images, *, batch: int, seed: int, where: Processes, widths: int = 1
+    recipe: Pretrain | Probe,
+    images: Images,
+    *,
+    batch: int,
+    seed: int,
+    where: Processes,
+    widths: Sequence[float] = (1.0,),
 ) -> Loader:
     """Augmented batches of the training images.
 
@@ -18,13 +26,13 @@ def build_training_loader(
         batch: Images of one batch of this process.
         seed: Seed of order and views.
         where: This process.
-        widths: Widths that are trained, where each may have a view of its own.
+        widths: Widths that are trained; a recipe may give each a view of its own.
     """
     return training_loader(
         images,
         recipe.views,
         image_size=recipe.image_size,
-        widths=widths,
+        widths=len(widths),
         total_batch=recipe.batch,
         batch=batch,
         seed=seed,

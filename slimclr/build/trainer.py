@@ -42,16 +42,7 @@ def build_trainer(
     """
     settings = recipe.optimizer
     assert settings is not None, "the config refuses a trained method without an optimiser"
-    slow_start_epoch = 0
-    of_pretraining: dict[str, Any] = {}
-    if isinstance(recipe, Pretrain):
-        slow_start_epoch = recipe.slow_start_epoch
-        of_pretraining = {
-            "precision": recipe.precision,
-            "gradients_every": recipe.gradients_every,
-            "keep_every_epochs": recipe.keep_every_epochs,
-            "monitor_every": recipe.knn.every if recipe.knn else 1,
-        }
+    of_pretraining = _of_pretraining(recipe) if isinstance(recipe, Pretrain) else {}
     return Trainer(
         method=method,
         optimizer=build_optimizer(settings, method.trainable()),
@@ -60,7 +51,7 @@ def build_trainer(
             lr=settings.lr,
             epochs=recipe.epochs,
             steps_per_epoch=len(loader) // accumulation,
-            slow_start_epoch=slow_start_epoch,
+            slow_start_epoch=recipe.slow_start_epoch if isinstance(recipe, Pretrain) else 0,
         ),
         loader=loader,
         epochs=recipe.epochs,
@@ -76,3 +67,13 @@ def build_trainer(
         name=name,
         **of_pretraining,
     )
+
+
+def _of_pretraining(recipe: Pretrain) -> dict[str, Any]:
+    """What only a pre-training's recipe says."""
+    return {
+        "precision": recipe.precision,
+        "gradients_every": recipe.gradients_every,
+        "keep_every_epochs": recipe.keep_every_epochs,
+        "monitor_every": recipe.knn.every if recipe.knn else 1,
+    }

@@ -121,8 +121,20 @@ def read_state(state: Mapping[str, Tensor]) -> Checkpoint:
         first = ", ".join(list(state)[:_FIRST]) or "none"
         raise ValueError(f"{error}; of {len(state)} tensors the first are {first}") from None
     shape: dict[str, Any] = {"depth": backbone.depth, "widths": backbone.widths, "head": head}
-    expected = network.state_dict()
+    tensors = _renamed(encoder, network.state_dict(), shape, arch=backbone.arch, prefix=prefix, unknown=unknown)
+    return Checkpoint(_method(head, prefix), backbone.arch, backbone.shape, tensors, dict(ignored))
 
+
+def _renamed(
+    encoder: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    shape: dict[str, Any],
+    *,
+    arch: str,
+    prefix: str,
+    unknown: list[str],
+) -> dict[str, Tensor]:
+    """Copies of an encoder's tensors under our names; refuses what does not fit the expected ones."""
     tensors: dict[str, Tensor] = {}
     misshapen, not_finite = [], []
     for name, tensor in encoder.items():
@@ -145,10 +157,9 @@ def read_state(state: Mapping[str, Tensor]) -> Checkpoint:
         if ours.endswith("num_batches_tracked"):
             tensors[ours] = torch.zeros_like(form, device="cpu")
         else:
-            theirs = reference_name(ours, **shape)
-            missing.append(f"{prefix}{theirs} {tuple(form.shape)}")
+            missing.append(f"{prefix}{reference_name(ours, **shape)} {tuple(form.shape)}")
     _refuse(
-        f"{backbone.arch} with {len(backbone.widths)} widths",
+        f"{arch} with {len(shape['widths'])} widths",
         {
             "missing of": missing,
             "of another shape than in": misshapen,
@@ -156,7 +167,7 @@ def read_state(state: Mapping[str, Tensor]) -> Checkpoint:
             "not finite in": not_finite,
         },
     )
-    return Checkpoint(_method(head, prefix), backbone.arch, backbone.shape, tensors, dict(ignored))
+    return tensors
 
 
 def _beginnings(depth: int, head: str | None) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import yaml
 
+from slimclr import results
 from slimclr.arch import CIFAR_BLOCKS
 from slimclr.brought import WEIGHTS, read_header, refuse_to_replace
 from slimclr.data.loading.loaders import validation_loader
@@ -18,12 +19,10 @@ from slimclr.data.stores import open_images
 from slimclr.errors import UserError
 from slimclr.files import sha256, write_json, write_text
 from slimclr.nn import build_backbone
-from slimclr.nn.counts import count_macs, count_parameters
 from slimclr.nn.foreign import load_state
 from slimclr.nn.reference import Checkpoint, read_state
 from slimclr.nn.weights import BACKBONE, load_backbone, read_weights, save_weights
 from slimclr.probe import OwnClassifier, evaluate
-from slimclr.provenance import provenance
 
 RESIZE, IMAGE_SIZE, BATCH = 256, 224, 32
 _CIFAR_SIZE = 32
@@ -76,21 +75,16 @@ def import_checkpoint(
     if val is not None:
         _try_classifier(file, checkpoint, val, photos)
     stem = file.name.removesuffix(".tar").removesuffix(".pth").removesuffix(".safetensors")
-    identity = {
-        "schema": 1,
-        "run": run or (stem if alone else folder.resolve().name),
-        "stage": "import",
-        "seed": None,
-        "method": checkpoint.method,
-    }
+    name = run or (stem if alone else folder.resolve().name)
+    header = results.identity("import", name, None) | {"method": checkpoint.method}
     source = {"source": file.name, "source_sha256": digests["SHA-256"]} | source
     if not alone:
         # Until the end nothing may pass for the description of these weights.
         (folder / "metrics.json").unlink(missing_ok=True)
-    save_weights(weights, checkpoint.tensors, identity | checkpoint.shape | source)
+    save_weights(weights, checkpoint.tensors, header | checkpoint.shape | source)
     if not alone:
-        _describe(folder, checkpoint, identity, source, started)
-    print(f"written  {out}, run {identity['run']}")
+        _describe(folder, checkpoint, name, source, started)
+    print(f"written  {out}, run {name}")
 
 
 def _read(file: Path) -> tuple[Checkpoint, dict[str, Any]]:
@@ -109,9 +103,7 @@ def _read(file: Path) -> tuple[Checkpoint, dict[str, Any]]:
         raise UserError(f"{lines}; give a whole checkpoint of the reference implementation") from None
 
 
-def _describe(
-    folder: Path, checkpoint: Checkpoint, identity: dict[str, Any], source: dict[str, Any], started: float
-) -> None:
+def _describe(folder: Path, checkpoint: Checkpoint, run: str, source: dict[str, Any], started: float) -> None:
     """Write what pre-training writes beside its weights, as far as a checkpoint tells."""
     with torch.device("meta"):
         backbone = build_backbone(**checkpoint.shape)
@@ -119,30 +111,26 @@ def _describe(
     about = {"method": {"name": checkpoint.method}, "backbone": checkpoint.shape, "import": source}
     write_text(folder / "config.yaml", yaml.safe_dump(about, sort_keys=False))
     write_text(folder / "metrics.jsonl", "")
-    write_json(
-        folder / "metrics.json",
-        identity
-        | {
-            "arch": backbone.arch,
-            "image_size": size,
-            "epochs": None,
-            "steps": None,
-            "comparable": False,
-            "comparable_because": [f"its weights were imported from {source['source']}, trained elsewhere"],
-            "widths": {
-                str(width): {
-                    "params": count_parameters(backbone, width),
-                    "macs": count_macs(backbone, width, image_size=size),
-                }
-                for width in backbone.widths
-            },
-            "tensors": {"taken": len(checkpoint.tensors), "ignored": checkpoint.ignored},
-            **source,
-            "weights_sha256": sha256(folder / WEIGHTS),
-            "recipe_sha256": None,
-            "provenance": provenance(started),
-        },
+    document = results.document(
+        "import",
+        run=run,
+        seed=None,
+        recipe=None,
+        data=None,
+        weights_sha256=sha256(folder / WEIGHTS),
+        started=started,
+        method=checkpoint.method,
+        arch=backbone.arch,
+        image_size=size,
+        epochs=None,
+        steps=None,
+        comparable=False,
+        comparable_because=[f"its weights were imported from {source['source']}, trained elsewhere"],
+        widths=results.sizes(backbone, image_size=size),
+        tensors={"taken": len(checkpoint.tensors), "ignored": checkpoint.ignored},
+        **source,
     )
+    write_json(folder / "metrics.json", document)
 
 
 def _digests(file: Path) -> dict[str, str]:

@@ -2,37 +2,56 @@
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
-from slimclr.brought import refuse_to_replace
+from slimclr import results
+from slimclr.brought import WEIGHTS, refuse_to_replace
 from slimclr.build.backbone import build_backbone
 from slimclr.build.batch import plan_batch
 from slimclr.build.loader import build_training_loader
 from slimclr.build.method import build_method, place_method
+from slimclr.build.monitor import build_monitor
 from slimclr.build.trainer import build_trainer
 from slimclr.config import Pretrain, dump, fingerprint
 from slimclr.data.stores import open_images
 from slimclr.data.stores.digest import images_digest
-from slimclr.data.stores.images import Images
-from slimclr.engine.distributed import Processes, processes
+from slimclr.engine.distributed import processes
 from slimclr.engine.folder import finish, folder_of, identity, open_folder
-from slimclr.engine.loop import Trainer
 from slimclr.engine.records import copy_records
 from slimclr.errors import UserError
 from slimclr.files import atomic_path, sha256, write_json, write_text
 from slimclr.nn import SlimmableResNet
-from slimclr.nn.counts import count_macs, count_parameters
 from slimclr.nn.placement import allow_tf32
 from slimclr.nn.sync import synchronise_batch_norm
 from slimclr.nn.weights import BACKBONE, save_weights
-from slimclr.probe.knn import KNNMonitor
-from slimclr.provenance import provenance
 
 _NOT_OF_THE_PAPER = "it is not a run of the paper"
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A network that was trained or drawn.
+
+    Attributes:
+        backbone: The network.
+        tensors: What is exported, `backbone.*` and `head.*`.
+        steps: Optimiser steps.
+        deviations: Why it is not comparable with the paper.
+        inputs: SHA-256 of what was read, by name.
+        folder: Where its records lie.
+    """
+
+    backbone: SlimmableResNet
+    tensors: dict[str, torch.Tensor]
+    steps: int
+    deviations: list[str]
+    inputs: dict[str, str]
+    folder: Path
 
 
 def pretrain(
@@ -66,124 +85,114 @@ def pretrain(
     """
     started = time.time()
     refuse_to_replace(out, made_by="pretrain")
-    part = f"seed{seed}"
-    images = None if data is None or recipe.method.name == "random" else open_images(data)
-    inputs = {} if images is None else {"train_images": images_digest(images)}
-    folder = folder_of(checkpoints, recipe, part, inputs)
     torch.manual_seed(seed)
     backbone = build_backbone(recipe.backbone)
+    deviations = [] if paper else [_NOT_OF_THE_PAPER]
     if recipe.method.name == "random":
-        exported = {f"{BACKBONE}{name}": tensor for name, tensor in backbone.state_dict().items()}
-        deviations: list[str] = [] if paper else [_NOT_OF_THE_PAPER]
-        steps = 0
-        (folder / "tensorboard").mkdir(parents=True, exist_ok=True)
-        write_text(folder / "metrics.jsonl", "")
-        main = True
-    else:
-        allow_tf32(recipe.tf32)
-        with (
-            processes(gpus, folder / "errors") as where,
-            open_folder(checkpoints, recipe, part=part, inputs=inputs, main=where.main),
-        ):
-            trainer, deviations = _trainer(recipe, backbone, run, seed, images, inputs, folder, where, resume)
-            if not paper:
-                deviations.insert(0, _NOT_OF_THE_PAPER)
-            if where.main and deviations:
-                print(f"pretrain {run}: not comparable with the paper: {'; '.join(deviations)}", flush=True)
-            trainer.train()
-            exported, steps, main = trainer.method.exported(), trainer.step, where.main
-            if main:
-                finish(folder, recipe, inputs)
-    if main:
-        _write(recipe, backbone, exported, run, seed, steps, deviations, inputs, folder, out, started)
-
-
-def _trainer(
-    recipe: Pretrain,
-    backbone: SlimmableResNet,
-    run: str,
-    seed: int,
-    images: Images | None,
-    inputs: dict[str, str],
-    folder: Path,
-    where: Processes,
-    resume: Path | None,
-) -> tuple[Trainer, list[str]]:
-    plan = plan_batch(recipe, where.world)
-    if images is None:
+        trained: _Trained | None = _draw(
+            recipe, backbone, folder_of(checkpoints, recipe, f"seed{seed}", {}), deviations
+        )
+    elif data is None:
         raise UserError(f"{run}: training needs images; name an LMDB or a folder with --data")
-    method = build_method(recipe, backbone, classes=len(images.classes), seed=seed)
-    if where.world > 1 and recipe.batch_norm == "synchronised":
-        synchronise_batch_norm(method, where.device)
-    place_method(method, backbone, recipe, where.device)
-    loader = build_training_loader(
-        recipe, images, batch=plan.per_gpu, seed=seed, where=where, widths=len(backbone.widths)
-    )
-    monitor = None
-    if recipe.knn:
-        monitor = KNNMonitor(recipe.knn, backbone, images, image_size=recipe.image_size, seed=seed, where=where)
-    trainer = build_trainer(
-        recipe,
-        method,
-        loader,
-        where=where,
-        folder=folder,
-        name=f"pretrain {run}",
-        identity=identity("pretrain", recipe, f"seed{seed}", inputs),
-        accumulation=plan.accumulation,
-        monitor=monitor,
-        resume=resume,
-    )
-    return trainer, list(plan.deviations)
+    else:
+        trained = _train(
+            recipe,
+            backbone,
+            data,
+            run=run,
+            seed=seed,
+            checkpoints=checkpoints,
+            gpus=gpus,
+            resume=resume,
+            deviations=deviations,
+        )
+    if trained is not None:
+        _write(recipe, trained, out, run=run, seed=seed, started=started)
 
 
-def _write(
+def _draw(backbone: SlimmableResNet, folder: Path, deviations: list[str]) -> _Trained:
+    """A random backbone, without records."""
+    (folder / "tensorboard").mkdir(parents=True, exist_ok=True)
+    write_text(folder / "metrics.jsonl", "")
+    tensors = {f"{BACKBONE}{name}": tensor for name, tensor in backbone.state_dict().items()}
+    return _Trained(backbone, tensors, 0, deviations, {}, folder)
+
+
+def _train(
     recipe: Pretrain,
     backbone: SlimmableResNet,
-    exported: dict[str, torch.Tensor],
+    data: Path,
+    *,
     run: str,
     seed: int,
-    steps: int,
+    checkpoints: Path,
+    gpus: int,
+    resume: Path | None,
     deviations: list[str],
-    inputs: dict[str, str],
-    folder: Path,
-    out: Path,
-    started: float,
-) -> None:
-    identity = {"schema": 1, "run": run, "stage": "pretrain", "seed": seed, "method": recipe.method.name}
-    save_weights(
-        out / "weights.safetensors", exported, identity | backbone.shape | {"recipe_sha256": fingerprint(recipe)}
-    )
+) -> _Trained | None:
+    """Train on all GPUs together; None on every process but the first."""
+    images = open_images(data)
+    part, inputs = f"seed{seed}", {"train_images": images_digest(images)}
+    folder = folder_of(checkpoints, recipe, part, inputs)
+    allow_tf32(recipe.tf32)
+    with (
+        processes(gpus, folder / "errors") as where,
+        open_folder(checkpoints, recipe, part=part, inputs=inputs, main=where.main),
+    ):
+        plan = plan_batch(recipe, where.world)
+        deviations = [*deviations, *plan.deviations]
+        if where.main and deviations:
+            print(f"pretrain {run}: not comparable with the paper: {'; '.join(deviations)}", flush=True)
+        method = build_method(recipe, backbone, classes=len(images.classes), seed=seed)
+        if where.world > 1 and recipe.batch_norm == "synchronised":
+            synchronise_batch_norm(method, where.device)
+        place_method(method, backbone, recipe, where.device)
+        trainer = build_trainer(
+            recipe,
+            method,
+            build_training_loader(recipe, images, batch=plan.per_gpu, seed=seed, where=where, widths=backbone.widths),
+            where=where,
+            folder=folder,
+            name=f"pretrain {run}",
+            identity=identity("pretrain", recipe, part, inputs),
+            accumulation=plan.accumulation,
+            monitor=build_monitor(recipe, backbone, images, seed=seed, where=where),
+            resume=resume,
+        )
+        trainer.train()
+        if not where.main:
+            return None
+        finish(folder, recipe, inputs)
+    return _Trained(backbone, method.exported(), trainer.step, deviations, inputs, folder)
+
+
+def _write(recipe: Pretrain, trained: _Trained, out: Path, *, run: str, seed: int, started: float) -> None:
+    name, backbone = recipe.method.name, trained.backbone
+    header = results.identity("pretrain", run, seed) | {"method": name, "recipe_sha256": fingerprint(recipe)}
+    save_weights(out / WEIGHTS, trained.tensors, header | backbone.shape)
     write_text(out / "config.yaml", yaml.safe_dump(dump(recipe), sort_keys=False))
     with atomic_path(out / "metrics.jsonl") as part:
-        part.write_bytes((folder / "metrics.jsonl").read_bytes())
-    copy_records(folder, out)
-    last = _last_widths(out / "metrics.jsonl")
-    widths = {
-        str(width): {
-            "params": count_parameters(backbone, width),
-            "macs": count_macs(backbone, width, image_size=recipe.image_size),
-            **last.get(str(width), {}),
-        }
-        for width in backbone.widths
-    }
-    write_json(
-        out / "metrics.json",
-        identity
-        | {
-            "arch": backbone.arch,
-            "image_size": recipe.image_size,
-            "epochs": recipe.epochs,
-            "steps": steps,
-            "comparable": not deviations,
-            "comparable_because": deviations,
-            "widths": widths,
-            "weights_sha256": sha256(out / "weights.safetensors"),
-            "recipe_sha256": fingerprint(recipe),
-            "data_sha256": inputs,
-            "provenance": provenance(started),
-        },
+        part.write_bytes((trained.folder / "metrics.jsonl").read_bytes())
+    copy_records(trained.folder, out)
+    last, widths = _last_widths(out / "metrics.jsonl"), results.sizes(backbone, image_size=recipe.image_size)
+    document = results.document(
+        "pretrain",
+        run=run,
+        seed=seed,
+        recipe=recipe,
+        data=trained.inputs,
+        weights_sha256=sha256(out / WEIGHTS),
+        started=started,
+        method=name,
+        arch=backbone.arch,
+        image_size=recipe.image_size,
+        epochs=recipe.epochs,
+        steps=trained.steps,
+        comparable=not trained.deviations,
+        comparable_because=trained.deviations,
+        widths={width: size | last.get(width, {}) for width, size in widths.items()},
     )
+    write_json(out / "metrics.json", document)
 
 
 def _last_widths(path: Path) -> dict[str, Any]:

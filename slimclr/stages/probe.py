@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
+from slimclr import results
 from slimclr.build.loader import build_training_loader, build_validation_loader
 from slimclr.build.trainer import build_trainer
-from slimclr.config import Probe, fingerprint
+from slimclr.config import Probe
 from slimclr.data.archives.classes import check_same_classes
 from slimclr.data.stores import open_images
 from slimclr.data.stores.digest import images_digest
@@ -21,7 +22,6 @@ from slimclr.nn import SlimmableResNet
 from slimclr.nn.placement import allow_tf32, place
 from slimclr.nn.weights import load_backbone, read_weights
 from slimclr.probe import LinearProbe, OwnClassifier, evaluate
-from slimclr.provenance import provenance
 
 
 def probe(
@@ -52,12 +52,11 @@ def probe(
     started = time.time()
     backbone, _ = load_backbone(weights)
     digest = sha256(weights)
-    # Classifiers of other weights are of no use to this backbone.
-    part = f"seed{seed}-{digest[:12]}"
     train_images, val_images = open_images(train), open_images(val)
     check_same_classes(train, train_images.classes, val, val_images.classes)
     read = {"train_images": images_digest(train_images), "val_images": images_digest(val_images)}
-    inputs = {**read, "weights": digest}
+    # Classifiers of other weights are of no use to this backbone.
+    part, inputs = f"seed{seed}-{digest[:12]}", {**read, "weights": digest}
     folder = folder_of(checkpoints, recipe, part, inputs)
     allow_tf32(recipe.tf32)
     with (
@@ -67,41 +66,34 @@ def probe(
         if recipe.batch % where.world:
             raise UserError(f"probe.batch: {recipe.batch} images do not divide among {where.world} GPUs")
         torch.manual_seed(seed)
-        method: LinearProbe | OwnClassifier
-        if recipe.epochs:
-            method = linear = LinearProbe(backbone, len(train_images.classes))
-            place(linear, where.device)
-            known = identity("probe", recipe, part, inputs)
-            _train(recipe, linear, train_images, run=run, seed=seed, known=known, folder=folder, where=where)
-        else:
-            method = _own_classifier(weights, backbone, len(val_images.classes))
-            place(method, where.device)
-        loader = build_validation_loader(recipe, val_images, where=where)
-        accuracies = evaluate(method, loader, where.device)
+        known = identity("probe", recipe, part, inputs)
+        method = (
+            _train(recipe, backbone, train_images, run=run, seed=seed, known=known, folder=folder, where=where)
+            if recipe.epochs
+            else _own_classifier(weights, backbone, len(val_images.classes), where)
+        )
+        accuracies = evaluate(method, build_validation_loader(recipe, val_images, where=where), where.device)
         if not where.main:
             return
         finish(folder, recipe, inputs)
-    write_json(
-        out,
-        {
-            "schema": 1,
-            "run": run,
-            "stage": "probe",
-            "seed": seed,
-            "arch": backbone.arch,
-            "epochs": recipe.epochs,
-            "widths": {str(width): {k: round(v, 4) for k, v in top.items()} for width, top in accuracies.items()},
-            "weights_sha256": digest,
-            "recipe_sha256": fingerprint(recipe),
-            "data_sha256": read,
-            "provenance": provenance(started),
-        },
+    document = results.document(
+        "probe",
+        run=run,
+        seed=seed,
+        recipe=recipe,
+        data=read,
+        weights_sha256=digest,
+        started=started,
+        arch=backbone.arch,
+        epochs=recipe.epochs,
+        widths={str(width): {k: round(v, 4) for k, v in top.items()} for width, top in accuracies.items()},
     )
+    write_json(out, document)
 
 
 def _train(
     recipe: Probe,
-    method: LinearProbe,
+    backbone: SlimmableResNet,
     images: Images,
     *,
     run: str,
@@ -109,24 +101,23 @@ def _train(
     known: dict[str, Any],
     folder: Path,
     where: Processes,
-) -> None:
+) -> LinearProbe:
+    """Linear classifiers of all widths after their last epoch."""
+    method = LinearProbe(backbone, len(images.classes))
+    place(method, where.device)
     loader = build_training_loader(recipe, images, batch=recipe.batch // where.world, seed=seed, where=where)
-    build_trainer(
-        recipe,
-        method,
-        loader,
-        where=where,
-        folder=folder,
-        name=f"probe {run}",
-        identity=known,
-    ).train()
+    trainer = build_trainer(recipe, method, loader, where=where, folder=folder, name=f"probe {run}", identity=known)
+    trainer.train()
+    return method
 
 
-def _own_classifier(weights: Path, backbone: SlimmableResNet, classes: int) -> OwnClassifier:
+def _own_classifier(weights: Path, backbone: SlimmableResNet, classes: int, where: Processes) -> OwnClassifier:
+    """The classifier that a supervised run was trained with."""
     tensors, _ = read_weights(weights)
     classifier = OwnClassifier.from_tensors(backbone, tensors)
     if classifier is None or classifier.classes != classes:
         raise UserError(
             f"{weights}: holds no classifier of {classes} classes; a probe of 0 epochs needs a supervised run"
         )
+    place(classifier, where.device)
     return classifier

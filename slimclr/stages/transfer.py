@@ -7,11 +7,11 @@ import sys
 import time
 from pathlib import Path
 
+from slimclr import results
 from slimclr.config import Detection, dump, fingerprint
 from slimclr.detection.content import coco_digests
 from slimclr.detection.transfer import newest_checkpoint, run_transfer
 from slimclr.files import sha256, write_json
-from slimclr.provenance import provenance
 
 
 def transfer(
@@ -36,21 +36,18 @@ def transfer(
     widths = run_transfer(weights=weights, coco=coco, inputs=inputs, checkpoints=folder, seed=seed, **dump(recipe))
     if widths is None:
         return
-    write_json(
-        out,
-        {
-            "schema": 1,
-            "run": run,
-            "stage": "transfer",
-            "seed": seed,
-            "epochs": recipe.epochs,
-            "widths": widths,
-            "weights_sha256": digest,
-            "recipe_sha256": fingerprint(recipe),
-            "data_sha256": read,
-            "provenance": provenance(started),
-        },
+    document = results.document(
+        "transfer",
+        run=run,
+        seed=seed,
+        recipe=recipe,
+        data=read,
+        weights_sha256=digest,
+        started=started,
+        epochs=recipe.epochs,
+        widths=widths,
     )
+    write_json(out, document)
 
 
 def _folder(checkpoints: Path, recipe: Detection, part: str, read: dict[str, str]) -> Path:

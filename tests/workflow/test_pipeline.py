@@ -155,7 +155,7 @@ def test_from_the_archives_to_the_report(finished):
 
 def test_nothing_to_be_done_again_nor_after_a_touch_nor_a_comment(finished):
     assert finished.planned() == []
-    for path in (ROOT / "slimclr/methods/mocov2.py", ROOT / "slimclr/config.py", ROOT / "envs/train.lock"):
+    for path in (ROOT / "slimclr/methods/mocov2.py", ROOT / "slimclr/config/pretrain.py", ROOT / "envs/train.lock"):
         path.touch()
     finished.write_recipe("moco", RECIPES["moco"], comment="# a thought\n")
     assert finished.planned() == []
