@@ -22,7 +22,11 @@ LAYERS: tuple[dict[str, str], ...] = (
     {"commands": "one module per subcommand"},
     {"stages": "what a rule runs: read, build, run, write"},
     {"plan": "hours, disk and memory before anything runs", "doctor": "is this machine fit?"},
-    {"brought": "weights that a user brought", "build": "from a recipe to method, loader, trainer"},
+    {
+        "brought": "weights that a user brought",
+        "results": "metrics.json of a stage",
+        "build": "from a recipe to method, loader, trainer",
+    },
     {
         "probe": "linear probes, kNN",
         "detection": "transfer to COCO",

@@ -16,6 +16,10 @@ BASE_MODEL = "configs/_base_/models/mask-rcnn_r50_fpn.py"
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
 
+# Settings of the optimiser and of its schedule among those of a recipe.
+OPTIMISATION = ("milestones", "lr", "momentum", "weight_decay", "grad_clip", "warmup_iterations", "warmup_ratio")
+
+
 def build_config(
     *,
     weights: Path,
@@ -25,21 +29,14 @@ def build_config(
     checkpoints: Path,
     resume_from: Path | None,
     epochs: int,
-    milestones: Sequence[int],
     batch: int,
-    lr: float,
-    momentum: float,
-    weight_decay: float,
-    grad_clip: float,
-    warmup_iterations: int,
-    warmup_ratio: float,
     image_scale: tuple[int, int],
     flip: float,
     seed: int,
     workers: int,
     processes: int = 1,
     log_interval: int = 50,
-    **sizes: int,
+    **settings: Any,
 ) -> Config:
     """Build what mmengine's `Runner.from_cfg` takes.
 
@@ -51,114 +48,150 @@ def build_config(
         checkpoints: Work folder for checkpoints and logs.
         resume_from: Checkpoint to continue from.
         epochs: Epochs.
-        milestones: Epochs after which the learning rate is divided by 10.
         batch: Images per step, all processes together.
+        image_scale: Longest and shortest side that an image is resized to fit, in pixels.
+        flip: Probability of a horizontal flip in training.
+        seed: Seed of the order of images, of initial heads and of augmentation.
+        workers: Loader processes of each process.
+        processes: Processes of the job.
+        log_interval: Steps between two lines of the log.
+        settings: Arguments of `optimisation` and of `model_config`.
+
+    Raises:
+        UserError: The processes cannot share `batch` equally.
+    """
+    if batch % processes:
+        uneven = f"batch {batch} is not divisible by {processes} processes"
+        raise UserError(f"transfer: {uneven}; change the recipe's batch or the GPUs")
+    moves = {key: settings.pop(key) for key in OPTIMISATION}
+    data: dict[str, Any] = {"coco": coco, "classes": classes, "image_scale": image_scale, "workers": workers}
+    return Config(
+        {
+            "default_scope": "mmdet",
+            "work_dir": str(checkpoints),
+            "model": model_config(weights=weights, stage_channels=stage_channels, classes=len(classes), **settings),
+            "train_cfg": {"type": "EpochBasedTrainLoop", "max_epochs": epochs},
+            "train_dataloader": _train_dataloader(**data, flip=flip, batch=batch // processes),
+            "eval_dataloader": _eval_dataloader(**data),
+            **optimisation(epochs=epochs, **moves),
+            **_runtime(processes=processes, log_interval=log_interval),
+            "randomness": {"seed": seed},
+            "load_from": resume_from and str(resume_from),
+            "resume": bool(resume_from),
+        }
+    )
+
+
+def optimisation(
+    *,
+    epochs: int,
+    milestones: Sequence[int],
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    grad_clip: float,
+    warmup_iterations: int,
+    warmup_ratio: float,
+) -> dict[str, Any]:
+    """The optimiser and its schedule.
+
+    Args:
+        epochs: Epochs.
+        milestones: Epochs after which the learning rate is divided by 10.
         lr: Learning rate of SGD.
         momentum: Momentum of SGD.
         weight_decay: Weight decay, on all parameters.
         grad_clip: Greatest norm of the summed gradient.
         warmup_iterations: Steps of linear warm-up; 0 for none.
         warmup_ratio: Share of the learning rate at the first step.
-        image_scale: Longest and shortest side that an image is resized to fit, in pixels.
-        flip: Probability of a horizontal flip in training.
-        seed: Seed of the order of images, of initial heads and of augmentation.
-        workers: Loader processes of each process.
-        processes: Processes of the job.
-        log_interval: Steps between two log lines.
-        sizes: See `model_config`.
-
-    Raises:
-        UserError: `batch` cannot be shared equally by the processes.
     """
-    if batch % processes:
-        raise UserError(
-            f"transfer: batch {batch} is not divisible by {processes} processes; change the recipe's batch or the GPUs"
-        )
-    scale = {"type": "Resize", "scale": tuple(image_scale), "keep_ratio": True}
-    annotations = {"type": "LoadAnnotations", "with_bbox": True, "with_mask": True}
-    keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
-    loader = {"num_workers": workers, "persistent_workers": workers > 0}
-    dataset = {"type": "CocoDataset", "data_root": str(coco), "metainfo": {"classes": tuple(classes)}}
-    schedule: list[dict[str, Any]] = [
-        {
-            "type": "MultiStepLR",
-            "begin": 0,
-            "end": epochs,
-            "by_epoch": True,
-            "milestones": list(milestones),
-            "gamma": 0.1,
-        }
-    ]
+    steps = {"type": "MultiStepLR", "begin": 0, "end": epochs, "by_epoch": True, "milestones": list(milestones)}
+    schedule: list[dict[str, Any]] = [steps | {"gamma": 0.1}]
     if warmup_iterations:
-        schedule.insert(
-            0,
-            {"type": "LinearLR", "start_factor": warmup_ratio, "by_epoch": False, "begin": 0, "end": warmup_iterations},
-        )
+        warmup = {"type": "LinearLR", "start_factor": warmup_ratio, "by_epoch": False}
+        schedule.insert(0, warmup | {"begin": 0, "end": warmup_iterations})
+    return {
+        "optim_wrapper": {
+            "type": "OptimWrapper",
+            "optimizer": {"type": "SGD", "lr": lr, "momentum": momentum, "weight_decay": weight_decay},
+            "clip_grad": {"max_norm": grad_clip, "norm_type": 2},
+        },
+        "param_scheduler": schedule,
+    }
+
+
+def _resize(image_scale: tuple[int, int]) -> dict[str, Any]:
+    return {"type": "Resize", "scale": tuple(image_scale), "keep_ratio": True}
+
+
+def _dataloader(split: str, coco: Path, classes: Sequence[str], workers: int, **dataset: Any) -> dict[str, Any]:
+    """What both loaders have in common; `dataset` is added to the data set's settings."""
+    return {
+        "num_workers": workers,
+        "persistent_workers": workers > 0,
+        "dataset": {
+            "type": "CocoDataset",
+            "data_root": str(coco),
+            "metainfo": {"classes": tuple(classes)},
+            "ann_file": f"annotations/instances_{split}2017.json",
+            "data_prefix": {"img": f"{split}2017/"},
+            **dataset,
+        },
+    }
+
+
+def _train_dataloader(
+    *, coco: Path, classes: Sequence[str], image_scale: tuple[int, int], workers: int, flip: float, batch: int
+) -> dict[str, Any]:
+    pipeline = [
+        {"type": "LoadImageFromFile"},
+        {"type": "LoadAnnotations", "with_bbox": True, "with_mask": True},
+        _resize(image_scale),
+        {"type": "RandomFlip", "prob": flip},
+        {"type": "PackDetInputs"},
+    ]
+    filters = {"filter_empty_gt": True, "min_size": MIN_SIDE}
+    return {
+        **_dataloader("train", coco, classes, workers, filter_cfg=filters, pipeline=pipeline),
+        "batch_size": batch,
+        "sampler": {"type": "DefaultSampler", "shuffle": True},
+        "batch_sampler": {"type": "AspectRatioBatchSampler"},
+    }
+
+
+def _eval_dataloader(
+    *, coco: Path, classes: Sequence[str], image_scale: tuple[int, int], workers: int
+) -> dict[str, Any]:
+    # For `slimclr.detection.transfer`, which evaluates every width, once, after training.
+    keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
+    pipeline = [{"type": "LoadImageFromFile"}, _resize(image_scale), {"type": "PackDetInputs", "meta_keys": keys}]
+    return {
+        **_dataloader("val", coco, classes, workers, test_mode=True, pipeline=pipeline),
+        "batch_size": 1,
+        "sampler": {"type": "DefaultSampler", "shuffle": False},
+    }
+
+
+def _runtime(*, processes: int, log_interval: int) -> dict[str, Any]:
+    """Hooks, logs and how processes work together."""
     cuda = torch.cuda.is_available()
-    return Config(
-        {
-            "default_scope": "mmdet",
-            "work_dir": str(checkpoints),
-            "model": model_config(weights=weights, stage_channels=stage_channels, classes=len(classes), **sizes),
-            "train_cfg": {"type": "EpochBasedTrainLoop", "max_epochs": epochs},
-            "train_dataloader": {
-                **loader,
-                "batch_size": batch // processes,
-                "sampler": {"type": "DefaultSampler", "shuffle": True},
-                "batch_sampler": {"type": "AspectRatioBatchSampler"},
-                "dataset": {
-                    **dataset,
-                    "ann_file": "annotations/instances_train2017.json",
-                    "data_prefix": {"img": "train2017/"},
-                    "filter_cfg": {"filter_empty_gt": True, "min_size": MIN_SIDE},
-                    "pipeline": [
-                        {"type": "LoadImageFromFile"},
-                        annotations,
-                        scale,
-                        {"type": "RandomFlip", "prob": flip},
-                        {"type": "PackDetInputs"},
-                    ],
-                },
-            },
-            # Read by `slimclr.detection.transfer`: it evaluates every width, once, after training.
-            "eval_dataloader": {
-                **loader,
-                "batch_size": 1,
-                "sampler": {"type": "DefaultSampler", "shuffle": False},
-                "dataset": {
-                    **dataset,
-                    "ann_file": "annotations/instances_val2017.json",
-                    "data_prefix": {"img": "val2017/"},
-                    "test_mode": True,
-                    "pipeline": [{"type": "LoadImageFromFile"}, scale, {"type": "PackDetInputs", "meta_keys": keys}],
-                },
-            },
-            "optim_wrapper": {
-                "type": "OptimWrapper",
-                "optimizer": {"type": "SGD", "lr": lr, "momentum": momentum, "weight_decay": weight_decay},
-                "clip_grad": {"max_norm": grad_clip, "norm_type": 2},
-            },
-            "param_scheduler": schedule,
-            "default_hooks": {
-                "logger": {"type": "LoggerHook", "interval": log_interval},
-                "checkpoint": {"type": "CheckpointHook", "interval": 1, "max_keep_ckpts": 2},
-            },
-            "custom_hooks": [{"type": "CheckInvalidLossHook", "interval": log_interval}],
-            "visualizer": {"type": "mmengine.Visualizer", "vis_backends": [{"type": "LocalVisBackend"}]},
-            "randomness": {"seed": seed},
-            "env_cfg": {"mp_cfg": {"mp_start_method": "fork", "opencv_num_threads": 0}},
-            "launcher": "pytorch" if processes > 1 else "none",
-            "model_wrapper_cfg": {
-                "type": "SlimmableDataParallel",
-                "device_ids": [torch.cuda.current_device()] if cuda else None,
-                "broadcast_buffers": False,
-            },
-            # torch synchronises batch norms only on GPUs.
-            "sync_bn": "torch" if cuda else None,
-            "load_from": None if resume_from is None else str(resume_from),
-            "resume": resume_from is not None,
-        }
-    )
+    return {
+        "default_hooks": {
+            "logger": {"type": "LoggerHook", "interval": log_interval},
+            "checkpoint": {"type": "CheckpointHook", "interval": 1, "max_keep_ckpts": 2},
+        },
+        "custom_hooks": [{"type": "CheckInvalidLossHook", "interval": log_interval}],
+        "visualizer": {"type": "mmengine.Visualizer", "vis_backends": [{"type": "LocalVisBackend"}]},
+        "env_cfg": {"mp_cfg": {"mp_start_method": "fork", "opencv_num_threads": 0}},
+        "launcher": "pytorch" if processes > 1 else "none",
+        "model_wrapper_cfg": {
+            "type": "SlimmableDataParallel",
+            "device_ids": [torch.cuda.current_device()] if cuda else None,
+            "broadcast_buffers": False,
+        },
+        # torch synchronises batch norms only on GPUs.
+        "sync_bn": "torch" if cuda else None,
+    }
 
 
 def model_config(

@@ -88,10 +88,9 @@ def pretrain(
     torch.manual_seed(seed)
     backbone = build_backbone(recipe.backbone)
     deviations = [] if paper else [_NOT_OF_THE_PAPER]
+    trained: _Trained | None
     if recipe.method.name == "random":
-        trained: _Trained | None = _draw(
-            recipe, backbone, folder_of(checkpoints, recipe, f"seed{seed}", {}), deviations
-        )
+        trained = _draw(backbone, folder_of(checkpoints, recipe, f"seed{seed}", {}), deviations)
     elif data is None:
         raise UserError(f"{run}: training needs images; name an LMDB or a folder with --data")
     else:

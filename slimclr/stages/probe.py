@@ -57,7 +57,7 @@ def probe(
     read = {"train_images": images_digest(train_images), "val_images": images_digest(val_images)}
     # Classifiers of other weights are of no use to this backbone.
     part, inputs = f"seed{seed}-{digest[:12]}", {**read, "weights": digest}
-    folder = folder_of(checkpoints, recipe, part, inputs)
+    known, folder = identity("probe", recipe, part, inputs), folder_of(checkpoints, recipe, part, inputs)
     allow_tf32(recipe.tf32)
     with (
         processes(gpus, folder / "errors") as where,
@@ -66,29 +66,22 @@ def probe(
         if recipe.batch % where.world:
             raise UserError(f"probe.batch: {recipe.batch} images do not divide among {where.world} GPUs")
         torch.manual_seed(seed)
-        known = identity("probe", recipe, part, inputs)
-        method = (
-            _train(recipe, backbone, train_images, run=run, seed=seed, known=known, folder=folder, where=where)
-            if recipe.epochs
-            else _own_classifier(weights, backbone, len(val_images.classes), where)
-        )
+        method: LinearProbe | OwnClassifier
+        if recipe.epochs:
+            method = _train(recipe, backbone, train_images, run=run, seed=seed, known=known, folder=folder, where=where)
+        else:
+            method = _own_classifier(weights, backbone, len(val_images.classes), where)
         accuracies = evaluate(method, build_validation_loader(recipe, val_images, where=where), where.device)
         if not where.main:
             return
         finish(folder, recipe, inputs)
-    document = results.document(
-        "probe",
-        run=run,
-        seed=seed,
-        recipe=recipe,
-        data=read,
-        weights_sha256=digest,
-        started=started,
-        arch=backbone.arch,
-        epochs=recipe.epochs,
-        widths={str(width): {k: round(v, 4) for k, v in top.items()} for width, top in accuracies.items()},
-    )
-    write_json(out, document)
+    values: dict[str, Any] = {
+        "arch": backbone.arch,
+        "epochs": recipe.epochs,
+        "widths": {str(width): {k: round(v, 4) for k, v in top.items()} for width, top in accuracies.items()},
+    }
+    about: dict[str, Any] = {"run": run, "seed": seed, "recipe": recipe, "data": read, "weights_sha256": digest}
+    write_json(out, results.document("probe", **about, started=started, **values))
 
 
 def _train(
