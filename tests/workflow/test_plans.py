@@ -171,3 +171,16 @@ def test_trained_weights_stay_products_of_the_rule(tmp_path, killed):
     code, output = planned(tmp_path, "all", config=CONFIG)
     assert code == 0, output
     assert counts(output)["pretrain"] == 2
+
+
+def test_the_miniature_replaces_nobodys_archives(tmp_path):
+    own = tmp_path / "raw/ILSVRC2012_img_train.tar"
+    own.parent.mkdir()
+    own.write_text("a user's")
+    config = {"miniature": {}, "imagenet": {"expect": "subset"}, "runs": ["random_resnet50"]}
+    code, output = planned(tmp_path, "all", config=config)
+    assert code == 1
+    assert "raw/ILSVRC2012_img_train.tar: not generated here, and the miniature would replace it" in output
+    (own.parent / ".miniature").touch()
+    code, output = planned(tmp_path, "all", config=config)
+    assert code == 0, output

@@ -1,6 +1,14 @@
 """Archives to folders of images to LMDB, or straight to LMDB (`keep_folder: false`)."""
 
 if CONFIG.miniature:
+    # Snakemake deletes what a rule may make as its job starts, also somebody's own archives.
+    GENERATED = RAW / ".miniature"
+    for name in (CONFIG.imagenet.train, CONFIG.imagenet.val, CONFIG.imagenet.devkit):
+        if (RAW / name).exists() and not GENERATED.exists():
+            raise WorkflowError(
+                f"{RAW / name}: not generated here, and the miniature would replace it; name another folder as paths.raw, "
+                "or leave out miniature (a miniature of an earlier version: delete it)"
+            )
 
     rule miniature:
         input:
@@ -22,6 +30,7 @@ if CONFIG.miniature:
             seed=CONFIG.miniature.seed,
             raw=lambda wildcards, output: os.path.dirname(output.train),
         shell:
+            "mkdir -p {params.raw:q}; touch {params.raw:q}/.miniature; "
             "train_env slimclr miniature --seed {params.seed:q} --out {params.raw:q} 2>&1 | tee {log:q}"
 
 
