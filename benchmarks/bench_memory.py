@@ -23,6 +23,7 @@ from slimclr.data.archives.extract import _known
 from slimclr.data.archives.records import ClassRecord, Records, boot
 from slimclr.data.archives.report import write_report
 from slimclr.data.manifest import MANIFEST, REPORT, Record, write_manifest
+from slimclr.data.stores import convert as convert_module
 from slimclr.data.stores import lmdb_writer as lmdb_module
 from slimclr.data.stores.convert import write_lmdb
 from slimclr.data.stores.lmdb import Entry
@@ -91,7 +92,7 @@ def straight(folder: Path, images: int) -> None:
 
 def convert(folder: Path, images: int) -> None:
     """The convert stage, which is given the same bytes for every file."""
-    lmdb_module._read_checked = lambda path, size, checksum: _DATA
+    convert_module._read_checked = lambda path, size, checksum: _DATA
     write_lmdb(folder, folder / MANIFEST, folder / "train.lmdb")
 
 

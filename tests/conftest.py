@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.memory_images import MemoryImages
+from tests.helpers.memory_images import MemoryImages
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -32,7 +32,7 @@ from slimclr.methods import MoCoV2, MoCoV3
 from slimclr.methods.base import Encoder
 from slimclr.nn import MLP, MoCoV3Projector, SimCLRHead, build_backbone, classifier
 from slimclr.optim import LARS, key_momentum, learning_rate
-from tests.golden_inputs import RULES, backbone_names, fill, head_names, images, norm_names, rng, tensor
+from tests.helpers.golden_inputs import RULES, backbone_names, fill, head_names, images, norm_names, rng, tensor
 
 SINGLE, DOUBLE = 1e-4, 1e-6
 # Options that say how the model is built or trained; a file with any other is refused.

@@ -23,7 +23,7 @@ LAYERS: tuple[dict[str, str], ...] = (
     {"stages": "what a rule runs: read, build, run, write"},
     {"plan": "hours, disk and memory before anything runs", "doctor": "is this machine fit?"},
     {
-        "brought": "weights that a user brought",
+        "external_weights": "weights that a user put there",
         "results": "metrics.json of a stage",
         "build": "from a recipe to method, loader, trainer",
     },

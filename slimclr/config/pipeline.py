@@ -1,12 +1,13 @@
 """The whole pipeline: `config/config.yaml`."""
 
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from slimclr.config.base import Model, PathName, RunName
 from slimclr.config.data import ImageNet, Miniature, Paths
 from slimclr.config.detection import Detection
+from slimclr.places import in_pattern
 
 
 class Config(Model):
@@ -15,9 +16,8 @@ class Config(Model):
     paths: Paths = Paths()
     imagenet: ImageNet = ImageNet()
     miniature: Miniature | None = Field(None, description="Null: the archives and COCO are the user's own.")
-    cifar10: PathName | None = Field(
+    cifar10: Annotated[str, Field(min_length=1), AfterValidator(in_pattern)] | None = Field(
         None,
-        min_length=1,
         description="CIFAR-10 in place of ImageNet: `cifar-10-python.tar.gz`, or an archive or folder of "
         "`train/<class>/<image>` and `test/<class>/<image>`, below paths.raw; only read. Null: ImageNet.",
     )

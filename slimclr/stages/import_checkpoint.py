@@ -13,10 +13,10 @@ import yaml
 
 from slimclr import results
 from slimclr.arch import CIFAR_BLOCKS
-from slimclr.brought import WEIGHTS, read_header, refuse_to_replace
 from slimclr.data.loading.loaders import validation_loader
 from slimclr.data.stores import open_images
 from slimclr.errors import UserError
+from slimclr.external_weights import WEIGHTS, read_header, refuse_to_replace
 from slimclr.files import sha256, write_json, write_text
 from slimclr.nn import build_backbone
 from slimclr.nn.foreign import load_state

@@ -10,7 +10,6 @@ import torch
 import yaml
 
 from slimclr import results
-from slimclr.brought import WEIGHTS, refuse_to_replace
 from slimclr.build.backbone import build_backbone
 from slimclr.build.batch import plan_batch
 from slimclr.build.loader import build_training_loader
@@ -24,6 +23,7 @@ from slimclr.engine.distributed import processes
 from slimclr.engine.folder import finish, folder_of, identity, open_folder
 from slimclr.engine.records import copy_records
 from slimclr.errors import UserError
+from slimclr.external_weights import WEIGHTS, refuse_to_replace
 from slimclr.files import atomic_path, sha256, write_json, write_text
 from slimclr.nn import SlimmableResNet
 from slimclr.nn.placement import allow_tf32

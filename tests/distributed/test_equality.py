@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-from equality_job import CASES, run
+from tests.helpers.equality_job import CASES, run
 
 pytestmark = pytest.mark.ddp
 
@@ -19,7 +18,7 @@ def two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
-        [*launcher, Path(__file__).with_name("equality_job.py"), folder],
+        [*launcher, "-m", "tests.helpers.equality_job", folder],
         capture_output=True,
         text=True,
         timeout=300,

@@ -13,7 +13,7 @@ import torch
 from slimclr.miniature.write import write_miniature
 from slimclr.nn.weights import load_backbone
 from slimclr.stages.data import extract
-from tests.small_recipe import RECIPE
+from tests.helpers.small_recipe import RECIPE
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_widths_join_at_slow_start_without_idle_parameters(data, tmp_path, metho
 def start(data, folder, recipe):
     job = ["pretrain", "--name", "two", "--data", data, "--out", folder / "out", "--checkpoints", folder / "work"]
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.distributed.launch_job", *job, "--recipe", json.dumps(recipe)],
+        [sys.executable, "-m", "tests.helpers.launch_job", *job, "--recipe", json.dumps(recipe)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -154,7 +154,7 @@ def test_a_loss_that_is_not_finite_ends_both_processes_with_a_line(data, tmp_pat
 def test_a_number_that_is_not_finite_once_moves_nothing_more_and_is_in_no_checkpoint(data, tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
-        [*launcher, "-m", "tests.distributed.not_finite_job", data, tmp_path],
+        [*launcher, "-m", "tests.helpers.not_finite_job", data, tmp_path],
         capture_output=True,
         text=True,
         timeout=300,

@@ -9,7 +9,7 @@ from slimclr.miniature.write import write_miniature
 from slimclr.nn.weights import load_backbone
 from slimclr.stages.data import extract
 from slimclr.stages.pretrain import pretrain
-from tests.small_recipe import RECIPE
+from tests.helpers.small_recipe import RECIPE
 
 pytestmark = [
     pytest.mark.gpu,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.small_recipe import RECIPE as SMALL
+from tests.helpers.small_recipe import RECIPE as SMALL
 
 ROOT = Path(__file__).parents[2]
 SNAKEMAKE = ROOT / ".venvs/dev/bin/snakemake"

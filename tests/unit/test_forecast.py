@@ -19,7 +19,7 @@ from slimclr.plan.measure import Bench
 from slimclr.plan.rates import DataSet, PretrainRate, Rates, merge, read_rates, write_rates
 from slimclr.plan.schedule import Task, schedule
 from slimclr.stages.data import convert, extract
-from tests.small_recipe import RECIPE
+from tests.helpers.small_recipe import RECIPE
 
 ROOT = Path(__file__).parents[2]
 SIMCLR = Pretrain.model_validate(RECIPE | {"bn_batch": 32, "method": {"name": "simclr", "dim": 16}})

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from slimclr.cli import main
-from tests.reference_checkpoints import made, saved
+from tests.helpers.reference_checkpoints import made, saved
 
 ROOT = Path(__file__).parents[2]
 SNAKEMAKE = Path(sys.executable).parent / "snakemake"

@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 from slimclr import places
-from slimclr.brought import brought_runs
+from slimclr.external_weights import external_runs
 from slimclr.config import (
     decisive,
     dump,
@@ -59,7 +59,7 @@ SEED_OF = {
     for run, recipe in RECIPES.items()
     for folder, seed in seeded_runs(run, recipe).items()
 }
-BROUGHT = checked(brought_runs, WORK, RUN_OF)
+EXTERNAL = checked(external_runs, WORK, RUN_OF)
 TRANSFER_RUNS = [folder for folder, run in RUN_OF.items() if RECIPES[run].transfer]
 
 # With `--sdm apptainer` a rule's commands are on PATH in its image, otherwise in its virtual environment.

@@ -21,7 +21,7 @@ rule pretrain:
         "<benchmarks>/pretrain/{run}.tsv"
     wildcard_constraints:
         # Weights that the user brought are sources: Snakemake neither makes nor deletes those. (?!) is never found.
-        run="|".join(re.escape(run) for run in RUN_OF if run not in BROUGHT) or "(?!)",
+        run="|".join(re.escape(run) for run in RUN_OF if run not in EXTERNAL) or "(?!)",
     container:
         image("train")
     threads: share_of_cores(pretrain_gpus)

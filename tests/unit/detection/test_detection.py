@@ -327,7 +327,7 @@ def test_what_the_check_passes_over_trains_and_evaluates(weights: Path, coco: Pa
                     del annotation["iscrowd"]
         content["images"].append(content["images"][0])
         path.write_text(json.dumps(content))
-    widths = transfer.run_transfer(weights=weights, coco=odd, checkpoints=tmp_path / "work", **RECIPE)
+    widths = transfer.run_transfer(weights=weights, coco=odd, inputs={}, checkpoints=tmp_path / "work", **RECIPE)
     assert set(widths) == {"1.0", "0.5"}
 
 
@@ -336,7 +336,7 @@ def test_both_splits_are_checked_before_anything_is_trained(weights: Path, coco:
     shutil.copytree(coco, broken)
     (broken / "val2017/000000000002.jpg").write_bytes(b"<html>404</html>")
     with pytest.raises(UserError, match=r"000000000002\.jpg: not a readable image \(1 of 4 photos\)"):
-        transfer.run_transfer(weights=weights, coco=broken, checkpoints=tmp_path / "work", **RECIPE)
+        transfer.run_transfer(weights=weights, coco=broken, inputs={}, checkpoints=tmp_path / "work", **RECIPE)
     assert not list(tmp_path.rglob("*.pth"))
 
 

@@ -12,7 +12,7 @@ import torch
 from slimclr.engine.checkpoints import list_checkpoints
 from slimclr.engine.records import Records
 from slimclr.errors import UserError
-from tests.unit.engine.small_run import trainer
+from tests.helpers.small_run import trainer
 
 
 def records(folder):

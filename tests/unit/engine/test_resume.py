@@ -18,7 +18,7 @@ from slimclr.engine.preemption import Preempted
 from slimclr.engine.resume import checkpoint_to_resume, load_weights, read_checkpoint
 from slimclr.errors import UserError
 from slimclr.files import sha256
-from tests.unit.engine.small_run import METHODS, trainer
+from tests.helpers.small_run import METHODS, trainer
 
 
 def left(run):
@@ -261,7 +261,7 @@ def work(images, folder):
 
 def test_killed_at_twenty_random_moments(images, tmp_path):
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.unit.engine.small_run", "slimclr.engine.loop"])
+    context.set_forkserver_preload(["tests.helpers.small_run", "slimclr.engine.loop"])
     undisturbed = context.Process(target=work, args=(images, tmp_path / "whole"))
     start = time.monotonic()
     undisturbed.start()

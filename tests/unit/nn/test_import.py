@@ -15,19 +15,19 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from slimclr.brought import brought_runs
 from slimclr.cli import main
 from slimclr.data.loading.loaders import validation_loader
 from slimclr.data.stores.folder import FolderImages
 from slimclr.errors import UserError
+from slimclr.external_weights import external_runs
 from slimclr.nn import MLP, build_backbone
 from slimclr.nn.counts import count_macs, count_parameters
 from slimclr.nn.reference import our_name, reference_name
 from slimclr.nn.weights import load_backbone, read_weights, save_weights
 from slimclr.probe import OwnClassifier
-from tests.golden_inputs import backbone_names, head_names, images
+from tests.helpers.golden_inputs import backbone_names, head_names, images
+from tests.helpers.reference_checkpoints import BASE, DEPTH, HEADS, WIDTHS, made, saved
 from tests.parity import SINGLE, relative
-from tests.reference_checkpoints import BASE, DEPTH, HEADS, WIDTHS, made, saved
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "open.json").read_text())
 
@@ -287,11 +287,11 @@ def test_weights_of_this_project_are_imported_where_they_lie_or_from_elsewhere(t
     assert main(["import", str(tmp_path / "net.pth"), "--out", str(run / "a.safetensors")]) == 0
     weights = (run / "a.safetensors").rename(run / "weights.safetensors")
     with pytest.raises(UserError, match=r"no metrics.json beside it; to keep it run `slimclr import .*mine/weights"):
-        brought_runs(work, ["mine"])
+        external_runs(work, ["mine"])
     assert main(["import", str(weights), "--out", str(run)]) == 0
-    assert brought_runs(work, ["mine", "other"]) == ["mine"]
+    assert external_runs(work, ["mine", "other"]) == ["mine"]
     assert main(["import", str(weights), "--out", str(work / "results/pretrain/other")]) == 0
-    assert brought_runs(work, ["mine", "other"]) == ["mine", "other"]
+    assert external_runs(work, ["mine", "other"]) == ["mine", "other"]
     header = same_outputs(small[0], work / "results/pretrain/other/weights.safetensors")
     assert (header["run"], header["source"]) == ("other", "net.pth")
 

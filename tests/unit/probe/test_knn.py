@@ -10,7 +10,7 @@ from slimclr.engine.distributed import Processes
 from slimclr.errors import UserError
 from slimclr.nn import SlimmableResNet
 from slimclr.probe.knn import KNNMonitor, knn_predict
-from tests.memory_images import MemoryImages
+from tests.helpers.memory_images import MemoryImages
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 

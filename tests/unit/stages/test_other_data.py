@@ -25,7 +25,7 @@ from slimclr.errors import UserError
 from slimclr.nn.weights import read_weights
 from slimclr.stages.pretrain import pretrain
 from slimclr.stages.probe import probe
-from tests.small_recipe import RECIPE
+from tests.helpers.small_recipe import RECIPE
 
 COUNT, SIDE = 16, 24
 KINDS = ("lmdb", "folder", "folder with manifest", "recordio")

@@ -8,7 +8,7 @@ import torch
 
 from slimclr.methods.base import Encoder
 from slimclr.nn import MLP, MoCoV3Projector, SimCLRHead, build_backbone, classifier
-from tests.golden_inputs import backbone_names, fill, head_names
+from tests.helpers.golden_inputs import backbone_names, fill, head_names
 
 DEPTH, BASE, WIDTHS = 14, 16, (1.0, 0.75, 0.5, 0.25)
 HEADS = {

@@ -4,10 +4,10 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from tar_tools import SMALL, members
 
 from slimclr.files import sha256
 from slimclr.miniature.write import write_miniature
+from tests.helpers.tar_tools import SMALL, members
 
 
 def _hashes(root):

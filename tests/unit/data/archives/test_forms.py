@@ -12,12 +12,12 @@ import zipfile
 from types import SimpleNamespace
 
 import pytest
-from tar_tools import lmdb_content, members, pack
 
 from slimclr.data.archives import read_classes, val_sources
 from slimclr.data.archives.extract import extract_train, extract_val
 from slimclr.errors import UserError
 from slimclr.stages.data import extract
+from tests.helpers.tar_tools import lmdb_content, members, pack
 
 APPLE = b"\x00\x05\x16\x07" + bytes(100)
 

@@ -9,7 +9,7 @@ import torch
 from slimclr.data.stores import open_images
 from slimclr.engine.distributed import processes
 from slimclr.errors import UserError
-from tests.unit.engine.small_run import trainer
+from tests.helpers.small_run import trainer
 
 
 def main() -> None:

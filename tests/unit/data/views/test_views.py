@@ -5,7 +5,6 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from photo_tools import KINDS, encoded, photo
 from PIL import Image, ImageFilter
 from pydantic import ValidationError
 from scipy.stats import ks_2samp
@@ -19,6 +18,7 @@ from slimclr.data.views.draw import Drawn, draw, view_rng
 from slimclr.data.views.recipes import MEAN, STD, View, recipes, training_views, validation_view
 from slimclr.data.views.tensor import blur_taps, decode_tensor
 from slimclr.errors import UserError
+from tests.helpers.photo_tools import KINDS, encoded, photo
 
 DISTINCT = random_views(image_size=64)
 # crop scale, jitter, p, grey, blur, solarise, flip: the table of the published recipes.

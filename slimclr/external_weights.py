@@ -33,7 +33,7 @@ def read_header(weights: Path) -> dict[str, Any]:
     return _object(text)
 
 
-def brought_runs(work: Path, runs: Iterable[str]) -> list[str]:
+def external_runs(work: Path, runs: Iterable[str]) -> list[str]:
     """Runs whose weights the user brought: for the workflow these are sources, not products.
 
     Args:
@@ -43,10 +43,10 @@ def brought_runs(work: Path, runs: Iterable[str]) -> list[str]:
     Raises:
         UserError: Beside such weights lies nothing, or something that does not describe them.
     """
-    return [run for run in runs if _is_brought(work, run)]
+    return [run for run in runs if _is_external(work, run)]
 
 
-def _is_brought(work: Path, run: str) -> bool:
+def _is_external(work: Path, run: str) -> bool:
     folder = work / "results/pretrain" / run
     weights = folder / WEIGHTS
     if not weights.is_file():

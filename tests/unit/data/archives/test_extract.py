@@ -17,12 +17,12 @@ import numpy as np
 import pandas
 import pytest
 from PIL import Image
-from tar_tools import SMALL, lmdb_content, members, pack, tiny_archive
 
 from slimclr.cli import main
 from slimclr.data.archives import extract as extract_module
 from slimclr.data.archives.extract import extract_train, extract_val
 from slimclr.data.archives.records import ClassRecord, Records
+from slimclr.data.stores import convert as convert_module
 from slimclr.data.stores import lmdb_writer as lmdb_module
 from slimclr.data.stores.convert import write_lmdb
 from slimclr.data.stores.folder import FolderImages
@@ -30,6 +30,7 @@ from slimclr.data.stores.lmdb import LMDBImages, part_path
 from slimclr.errors import UserError
 from slimclr.files import sha256
 from slimclr.stages.data import convert, extract
+from tests.helpers.tar_tools import SMALL, lmdb_content, members, pack, tiny_archive
 
 COUNT = SMALL["classes"] * SMALL["train_per_class"]
 
@@ -265,7 +266,7 @@ def test_a_record_that_the_disk_has_no_room_for_leaves_nothing(small_disk):
 @pytest.mark.parametrize("way", ["folders", "straight", "convert"])
 def test_a_disk_that_fills_up_loses_nothing(twenty_classes, small_disk, tmp_path, monkeypatch, way):
     monkeypatch.setattr(extract_module, "check_space", lambda folder, needed: None)
-    monkeypatch.setattr(lmdb_module, "check_space", lambda folder, needed: None)
+    monkeypatch.setattr(convert_module, "check_space", lambda folder, needed: None)
     monkeypatch.setattr(lmdb_module, "_COMMIT_EVERY_BYTES", 20_000)
     disk, enlarge = small_disk
     run = _way(way, twenty_classes, disk, tmp_path)

@@ -23,7 +23,7 @@ from slimclr.data.stores.folder import FolderImages
 from slimclr.data.stores.recordio import MAGIC, RecordImages
 from slimclr.errors import UserError
 
-VENV = Path(__file__).parents[3] / ".venvs/recordio"
+VENV = Path(__file__).parents[4] / ".venvs/recordio"
 needs_mxnet = pytest.mark.skipif(
     not (VENV / "installed.sha256").exists(), reason=f"{VENV} is not installed; `make .venvs/recordio` installs it"
 )

@@ -166,8 +166,8 @@ def test_an_unreadable_image_is_named(tmp_path, backend, workers):
 def test_dalis_readers_outlive_slurms_signals_but_not_the_training(images, method):
     loader = training_loader(images, "mocov2", image_size=32, total_batch=4, batch=4, seed=0, workers=0, backend="dali")
     expected = [[views[0].double().sum().item(), *labels.tolist()] for _ in range(2) for views, labels in loader]
-    command = [sys.executable, "-m", "tests.unit.data.dali_readers_job", images.root, method]
-    with subprocess.Popen(command, cwd=Path(__file__).parents[3], stdout=subprocess.PIPE, text=True) as job:
+    command = [sys.executable, "-m", "tests.helpers.dali_readers_job", images.root, method]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[4], stdout=subprocess.PIPE, text=True) as job:
         told = json.loads(job.stdout.readline())
         job.kill()
     assert told["sums"] == expected

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from photo_tools import KINDS, encoded, photo
 from scipy.stats import ks_2samp
 
 from benchmarks.view_tools import dali_batches, drawn_views, ks_limit, measured, pixels, random_views
@@ -12,6 +11,7 @@ from slimclr.data.views.apply import apply_torchvision
 from slimclr.data.views.draw import Drawn, draw, view_rng
 from slimclr.data.views.recipes import View, training_views, validation_view
 from slimclr.nn import build_backbone
+from tests.helpers.photo_tools import KINDS, encoded, photo
 
 pytest.importorskip("nvidia.dali")
 dali_views = pytest.importorskip("slimclr.data.views.dali")

@@ -8,13 +8,13 @@ import pandas
 import pyarrow.parquet
 import pytest
 from PIL import Image
-from tar_tools import SMALL, members, pack
 
 from slimclr.data.archives import read_ground_truth
 from slimclr.data.archives.extract import extract_train, extract_val
 from slimclr.data.manifest import write_manifest
 from slimclr.errors import UserError
 from slimclr.files import sha256
+from tests.helpers.tar_tools import SMALL, members, pack
 
 
 def _jpeg():

@@ -11,7 +11,7 @@ from slimclr.data.archives.extract import extract_val
 from slimclr.data.stores.convert import write_lmdb
 from slimclr.errors import UserError
 from slimclr.stages.data import extract
-from tests.small_recipe import RECIPE
+from tests.helpers.small_recipe import RECIPE
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from photo_tools import photo
 from PIL import Image
-from tar_tools import pack
 
 from slimclr.data.archives.extract import extract_train
 from slimclr.data.images.check import describe
@@ -16,6 +14,8 @@ from slimclr.data.loading.loaders import training_loader, validation_loader
 from slimclr.data.stores import open_images
 from slimclr.errors import UserError
 from slimclr.stages.data import extract
+from tests.helpers.photo_tools import photo
+from tests.helpers.tar_tools import pack
 
 BACKENDS = ["torchvision", "torchvision_tensor", "dali"]
 REMEDY = "; extract again with imagenet.check_images: decode and imagenet.on_corrupt: skip, which leaves it out"

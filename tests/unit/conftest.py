@@ -4,11 +4,11 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
-from tar_tools import SMALL
 
 from slimclr.data.archives.extract import extract_train
 from slimclr.data.manifest import write_manifest
 from slimclr.miniature.write import write_miniature
+from tests.helpers.tar_tools import SMALL
 
 
 def _paths(root):

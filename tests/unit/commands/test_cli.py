@@ -184,7 +184,7 @@ def test_numbers_that_make_no_sense(capsys, command, line):
     assert capsys.readouterr().err.splitlines()[-1] == f"slimclr {command[0]}: error: {line}"
 
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RUN = ROOT / "config/runs/demo_slimclr_simclr.yaml"
 
 

@@ -10,7 +10,7 @@ from slimclr.config import dump, fingerprint, json_schema, load_config, load_rec
 from slimclr.config.docs import markdown
 from slimclr.errors import UserError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # Figures of ../shared/facts/recipes.md, read from the authors' released scripts.
 PAPER = {
     "slimclr_mocov2_200ep": (200, 100, 1024, "sgd", 0.2, None, 1e-4, 0.05, 60.0, 100),
