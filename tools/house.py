@@ -158,7 +158,10 @@ def between_separate(code: Code, separate: dict[str, tuple[str, ...]] = SEPARATE
 
 
 def circles(code: Code, layers: tuple[dict[str, str], ...] = LAYERS) -> list[str]:
-    """Short circles of imports between modules, and between rooms of a layer; longer ones show when these are cut."""
+    """Short circles of imports between modules, rooms of a layer, and rooms within a room.
+
+    Longer ones show when these are cut.
+    """
     level = {room: number for number, layer in enumerate(layers) for room in layer}
     found = []
     by_room: dict[tuple[str, str], Import] = {}
@@ -167,7 +170,13 @@ def circles(code: Code, layers: tuple[dict[str, str], ...] = LAYERS) -> list[str
         if room != other and level.get(room) == level.get(other):
             by_room.setdefault((room, other), each)
     by_module = {(each.importer, each.imported): each for each in code.imports}
-    for edges, what in ((by_module, "circle"), (by_room, "circle of rooms")):
+    # Rooms within a room, as slimclr.data.stores in slimclr.data.
+    inner: dict[tuple[str, str], Import] = {}
+    for each in code.imports:
+        importer, imported = (".".join(module.split(".")[:3]) for module in (each.importer, each.imported))
+        if importer != imported and code.room(each.importer) == code.room(each.imported):
+            inner.setdefault((importer, imported), each)
+    for edges, what in ((by_module, "circle"), (by_room, "circle of rooms"), (inner, "circle of inner rooms")):
         for circle in _circles(edges):
             steps = "; ".join(code.where(edges[step]) for step in pairwise(circle))
             found.append(f"{what} {' -> '.join(circle)}: {steps}")

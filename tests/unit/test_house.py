@@ -47,6 +47,19 @@ def faults(code: Code) -> list[str]:
     ]
 
 
+def test_rooms_within_a_room_form_no_circle(package):
+    code = package(
+        engine__a__one="import pkg.engine.b.one",
+        engine__a__two="",
+        engine__b__one="",
+        engine__b__two="import pkg.engine.a.two",
+    )
+    (fault,) = faults(code)
+    assert fault.startswith(
+        "circle of inner rooms pkg.engine.a -> pkg.engine.b -> pkg.engine.a: pkg/engine/a/one.py:1 imports"
+    )
+
+
 def test_a_sound_package_has_no_fault(package):
     assert faults(package()) == []
 
