@@ -174,7 +174,8 @@ def circles(code: Code, layers: tuple[dict[str, str], ...] = LAYERS) -> list[str
     inner: dict[tuple[str, str], Import] = {}
     for each in code.imports:
         importer, imported = (".".join(module.split(".")[:3]) for module in (each.importer, each.imported))
-        if importer != imported and code.room(each.importer) == code.room(each.imported):
+        both_inside = each.importer.count(".") > 2 and each.imported.count(".") > 2
+        if both_inside and importer != imported and code.room(each.importer) == code.room(each.imported):
             inner.setdefault((importer, imported), each)
     for edges, what in ((by_module, "circle"), (by_room, "circle of rooms"), (inner, "circle of inner rooms")):
         for circle in _circles(edges):
