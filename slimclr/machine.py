@@ -27,6 +27,16 @@ def processor() -> str:
     return next(names, f"{platform.machine()} processor")
 
 
+def describe_machine() -> str:
+    """Cores and GPUs of this machine, in words."""
+    cores, devices = f"{len(os.sched_getaffinity(0))} cores of {processor()}", len(gpu_names())
+    if not devices:
+        return f"{cores}, no GPU"
+    cards = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    texts = (re.search(r"Model:\s*(.+)", card.read_text(encoding="utf-8")) for card in cards)
+    return f"{cores}, {devices} x {next((text[1] for text in texts if text), 'GPU')}"
+
+
 def gpu_count() -> int:
     """NVIDIA GPUs that the driver shows."""
     return len(list(Path("/dev").glob("nvidia[0-9]*")))

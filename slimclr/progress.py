@@ -1,5 +1,7 @@
 """Progress of long loops: a bar on a terminal, now and then a plain line in a log file."""
 
+import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -8,6 +10,8 @@ from contextlib import contextmanager
 Advance = Callable[..., None]
 """Called with the number of units done since the last call and, if there is one, a note to show until the next."""
 PLAIN_INTERVAL_SECONDS = 10.0
+STEPS = "SLIMCLR_STEPS"
+"""Environment variable: a file that gets a line `[time, amount]` for every call of `advance`, for `slimclr plan`."""
 
 
 @contextmanager
@@ -24,11 +28,27 @@ def progress(description: str, total: int | None, unit: str = "images") -> Itera
     """
     if sys.stderr.isatty():
         with _bar(description, total, unit) as advance:
-            yield advance
+            yield _recorded(advance)
     else:
         line = _PlainLines(description, total, unit)
-        yield line.advance
+        yield _recorded(line.advance)
         line.write()
+
+
+def _recorded(advance: Advance) -> Advance:
+    """The same, with a line in the file that `STEPS` names, if it names one."""
+    path = os.environ.get(STEPS)
+    if path is None:
+        return advance
+
+    def recorded(amount: int, note: str = "") -> None:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps([time.time(), amount]) + "\n")
+        if amount:
+            advance(amount, note)
+
+    recorded(0)
+    return recorded
 
 
 @contextmanager

@@ -29,7 +29,7 @@ def run(options: argparse.Namespace, _: Sequence[str]) -> int:
     from slimclr.doctor import examine_image, examine_machine, show
 
     if options.image is not None:
-        findings = examine_image(options.image, root=REPOSITORY)
+        findings = examine_image(options.image)
     else:
         findings = examine_machine(config=options.config, scratch=options.scratch, root=REPOSITORY)
     return show(findings, as_json=options.json)

@@ -53,7 +53,8 @@ def _fields(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
                 below += _models(member.model_fields[part].annotation)
             elif "name" in member.model_fields and member.model_fields["name"].annotation == Literal[part]:
                 below.append(member)
-        members = below
+        # A part that names no field is a key of a dictionary.
+        members = below or members
     return [name for member in members for name in member.model_fields]
 
 

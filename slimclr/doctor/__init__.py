@@ -1,14 +1,18 @@
 """`slimclr doctor`: what on this machine would stop a run or spoil it, before it starts."""
 
+import json
 import os
 import resource
-import shutil
 import sys
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+
+import yaml
 
 from slimclr.config import load_config
 from slimclr.doctor import cluster, machine, packages
-from slimclr.doctor.finding import Finding, probe
+from slimclr.doctor.finding import Finding, failure, probe, warning
 from slimclr.errors import UserError
 from slimclr.machine import gpu_count
 
@@ -20,49 +24,27 @@ MINIATURE_BYTES, MINIATURE_FILES = 10**9, 5_000
 
 
 def examine_machine(*, config: Path, scratch: Path | None, root: Path) -> list[Finding]:
-    """Look at everything that a run of the pipeline needs.
-
-    Args:
-        config: The pipeline's config; its relative paths start at the current folder.
-        scratch: Node-local scratch; None: what the config names, if anything.
-        root: The repository.
-    """
+    """Look at everything that a run needs; `scratch` is node-local, None for what the config names, if anything."""
     devices = gpu_count()
     training = _python(root, "train") or sys.executable
     torch = probe(training, machine.TORCH)
+    files, processes = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC))
     return [
-        machine.check_gpu(devices),
-        machine.check_cuda(torch, machine.driver_cuda(), devices),
+        machine.check_gpu(torch, devices),
         machine.check_nccl(torch),
         machine.check_shared_memory(Path("/dev/shm"), devices),
         *_disks(config, scratch),
-        machine.check_limit(
-            "open files",
-            resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-            needed=machine.OPEN_FILES_NEEDED,
-            wanted=machine.OPEN_FILES_WANTED,
-            option="-n",
-        ),
-        machine.check_limit(
-            "processes",
-            resource.getrlimit(resource.RLIMIT_NPROC)[0],
-            needed=machine.PROCESSES_NEEDED,
-            wanted=machine.PROCESSES_WANTED,
-            option="-u",
-        ),
+        machine.check_limit("open files", files, machine.OPEN_FILES, "-n"),
+        machine.check_limit("processes", processes, machine.PROCESSES, "-u"),
         *_slurm(root),
-        *_containers(devices, root),
+        *_containers(root),
         packages.check_mmcv(_python(root, "detection")),
-        packages.check_dali(training),
+        packages.check_works("dali", training),
     ]
 
 
-def examine_image(name: str, *, root: Path) -> list[Finding]:
-    """The self-test of the container image, or the environment, that this process runs in.
-
-    Args:
-        name: train, detection or recordio.
-        root: The repository, or its copy in the image.
+def examine_image(name: str) -> list[Finding]:
+    """The self-test of the image train, detection or recordio, or of its environment, that this process runs in.
 
     Raises:
         UserError: There is no such image.
@@ -70,22 +52,18 @@ def examine_image(name: str, *, root: Path) -> list[Finding]:
     if name not in packages.MODULES:
         known = ", ".join(packages.MODULES)
         raise UserError(f"--image {name}: not one of {known}; inside an image SLIMCLR_IMAGE names it")
-    findings = packages.check_environment(name, python=sys.executable, lock=root / f"envs/{name}.lock")
-    # Only an image is to be without compilers: a machine may well have some.
-    return [*findings, packages.check_compilers()] if os.environ.get("SLIMCLR_IMAGE") == name else findings
+    findings = [packages.check_imports(sys.executable, packages.MODULES[name])]
+    if name != "recordio":
+        findings.append(packages.check_works("torch", sys.executable))
+        own = packages.check_mmcv if name == "detection" else partial(packages.check_works, "dali")
+        findings.append(own(sys.executable))
+    return findings
 
 
 def show(findings: list[Finding], *, as_json: bool) -> int:
-    """Print the findings, one line each or as JSON.
-
-    Returns:
-        Exit code: 1 when there is a failure, else 0.
-    """
+    """Print the findings, one line each or as JSON; gives the exit code, 1 when there is a failure."""
     count = {level: sum(finding.level == level for finding in findings) for level in ("ok", "warning", "failure")}
     if as_json:
-        import json
-        from dataclasses import asdict
-
         document = {"schema": 1, "findings": [asdict(finding) for finding in findings], "count": count}
         print(json.dumps(document, indent=2, ensure_ascii=False))
         return 1 if count["failure"] else 0
@@ -96,12 +74,9 @@ def show(findings: list[Finding], *, as_json: bool) -> int:
     width = max((len(finding.check) for finding in findings), default=0)
     colours = {"ok": "green", "warning": "yellow", "failure": "bold red"}
     for finding in findings:
-        line = Text.assemble(
-            (f"{finding.level:<7}  ", colours[finding.level]), f"{finding.check:<{width}}  ", finding.text
-        )
-        if finding.cure:
-            line.append(f" -> {finding.cure}", style="cyan")
-        console.print(line, soft_wrap=True)
+        level = (f"{finding.level:<7}  ", colours[finding.level])
+        line = Text.assemble(level, f"{finding.check:<{width}}  ", finding.text)
+        console.print(line.append(f" -> {finding.cure}" if finding.cure else "", style="cyan"), soft_wrap=True)
     console.print(f"{count['failure']} failures, {count['warning']} warnings, {count['ok']} ok")
     return 1 if count["failure"] else 0
 
@@ -110,34 +85,29 @@ def _disks(config: Path, scratch: Path | None) -> list[Finding]:
     try:
         settings = load_config(config)
     except UserError as error:
-        findings = [Finding("config", "failure", str(error).splitlines()[0], "see config/README.md")]
+        findings = [failure("config", str(error).splitlines()[0], "see config/README.md")]
         return findings if scratch is None else [*findings, *_scratch(scratch, "--scratch", IMAGENET_BYTES)]
     work = Path(settings.paths.work).absolute()
     data = work / "data" / ("cifar10" if settings.cifar10 else "imagenet")
     small = bool(settings.cifar10) or settings.miniature is not None or settings.imagenet.expect == "subset"
     images, files = (MINIATURE_BYTES, MINIATURE_FILES) if small else (IMAGENET_BYTES, IMAGENET_FILES)
-    needed = MINIATURE_BYTES if small else RESULTS_BYTES
-    inodes = 1000
+    needed, inodes = MINIATURE_BYTES if small else RESULTS_BYTES, 1000
     if not (data / "train.lmdb").exists():
         needed += images
     if settings.imagenet.keep_folder and not settings.cifar10 and not (data / "train/manifest.parquet").exists():
         needed, inodes = needed + images, inodes + files
-    mounts = Path("/proc/self/mounts")
     findings = machine.check_space("data", work, setting="paths.work", needed=needed, inodes=inodes)
+    named = settings.paths.scratch
     if scratch is not None:
         findings += _scratch(scratch, "--scratch", images)
-    elif settings.paths.scratch is not None:
-        place = Path(os.path.expanduser(os.path.expandvars(settings.paths.scratch)))
+    elif named is not None:
+        place = Path(os.path.expanduser(os.path.expandvars(named)))
         if "$" not in str(place) and (place.is_dir() or machine.writable(place)):
             findings += _scratch(place, "paths.scratch", images)
         else:  # a login node need not have it
             cure = "run this on a node; jobs make the folder where its parent may be written"
-            findings.append(Finding("scratch", "warning", f"paths.scratch: {place} is not on this machine", cure))
-    text = mounts.read_text(encoding="utf-8", errors="replace") if mounts.exists() else ""
-    copied = settings.paths.scratch is not None
-    findings.append(machine.check_lmdb_file_system(data.resolve(), text, copied=copied))
-    findings.append(machine.check_clock(work))
-    return findings
+            findings.append(warning("scratch", f"paths.scratch: {place} is not on this machine", cure))
+    return [*findings, machine.check_lmdb(data.resolve(), copied=named is not None), machine.check_clock(work)]
 
 
 def _scratch(place: Path, setting: str, images: int) -> list[Finding]:
@@ -151,22 +121,17 @@ def _slurm(root: Path) -> list[Finding]:
         return cluster.check_slurm(cluster.with_profile(jobs, root / cluster.USER_PROFILE))
     except UserError as error:
         cure = "write it as workflow/profiles/user.example.yaml is written"
-        return [Finding("profile", "failure", str(error), cure), *cluster.check_slurm(jobs)]
+        return [failure("profile", str(error), cure), *cluster.check_slurm(jobs)]
 
 
-def _containers(devices: int, root: Path) -> list[Finding]:
+def _containers(root: Path) -> list[Finding]:
     limit = Path("/proc/sys/user/max_user_namespaces")
     namespaces = int(limit.read_text()) if limit.exists() else None
-    findings = cluster.check_apptainer(devices=devices, namespaces=namespaces, root=os.geteuid() == 0)
-    try:
-        images = cluster.read_images(root / "containers/images.yaml")
-    except UserError as error:
-        return [*findings, Finding("images", "failure", str(error), "restore it from the repository")]
-    findings += [cluster.check_image(name, entry, root) for name, entry in images.items()]
-    files = [root / entry["sif"] for entry in images.values() if (root / entry["sif"]).is_file()]
-    if files and any(shutil.which(name) for name in ("apptainer", "singularity")):
-        findings.append(cluster.check_start(min(files, key=lambda path: path.stat().st_size)))
-    return findings
+    images = yaml.safe_load((root / "containers/images.yaml").read_text(encoding="utf-8"))
+    return [
+        cluster.check_apptainer(namespaces=namespaces, root=os.geteuid() == 0),
+        *(cluster.check_image(name, entry, root) for name, entry in images.items() if entry.get("sif")),
+    ]
 
 
 def _python(root: Path, name: str) -> str | None:

@@ -4,26 +4,21 @@ import json
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
-
-Level = Literal["ok", "warning", "failure"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor.
+    """One line of the doctor."""
 
-    Attributes:
-        check: What was looked at.
-        level: A failure stops a run or spoils it; a warning may be meant so.
-        text: What was found.
-        cure: What to do about it; empty when all is well.
-    """
-
+    level: Literal["ok", "warning", "failure"]  # a failure stops a run or spoils it; a warning may be meant so
     check: str
-    level: Level
     text: str
-    cure: str = ""
+    cure: str = ""  # what to do about it; empty when all is well
+
+
+ok, warning, failure = partial(Finding, "ok"), partial(Finding, "warning"), partial(Finding, "failure")
 
 
 @dataclass(frozen=True)
@@ -46,22 +41,10 @@ class Answer:
 
 
 def ask(command: Sequence[str], *, timeout: float = 20) -> Answer:
-    """Run a program to its end.
-
-    Args:
-        command: Name and arguments; looked up on PATH.
-        timeout: Seconds.
-    """
+    """Run a program, looked up on PATH, to its end, for at most so many seconds."""
+    options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-        )
+        done = subprocess.run(command, text=True, errors="replace", timeout=timeout, **options)
     except FileNotFoundError:
         return Answer(None, f"{command[0]}: not found")
     except OSError as error:
@@ -72,14 +55,9 @@ def ask(command: Sequence[str], *, timeout: float = 20) -> Answer:
 
 
 def probe(python: str, code: str, *, timeout: float = 180) -> dict[str, Any] | str:
-    """What a piece of code prints as JSON, or in one line why it failed.
+    """What a piece of code prints as JSON in its last line, or in one line why it failed.
 
-    It runs in a process of its own: what is broken may crash, and this process stays small.
-
-    Args:
-        python: The interpreter of the environment to look at.
-        code: Prints one JSON object as its last line.
-        timeout: Seconds.
+    It runs in a process of its own, of this interpreter: what is broken may crash, and this process stays small.
     """
     answer = ask([python, "-c", code], timeout=timeout)
     if not answer.good:

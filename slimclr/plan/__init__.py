@@ -2,18 +2,21 @@
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from slimclr.config import load_config, load_recipes
+from slimclr.config import Recipe, load_config, load_recipes
 from slimclr.errors import UserError
+from slimclr.machine import describe_machine
 from slimclr.plan.forecast import Forecast, forecast
 from slimclr.plan.jobs import planned_jobs, read_profile
 from slimclr.plan.largest import largest_batch
-from slimclr.plan.measure import describe_machine, measure, open_bench
-from slimclr.plan.rates import DEFAULT, Rates, merge, read_rates, write_rates
-from slimclr.plan.show import document, print_json, print_table, size
+from slimclr.plan.measure import Measuring
+from slimclr.plan.rates import Rates, merge, read_rates, write_rates
+from slimclr.plan.records import recorded
+from slimclr.plan.show import print_json, print_table, size
 from slimclr.plan.sizes import data_set
+from slimclr.plan.trial import open_trials
 
 __all__ = ["hours", "largest_batch", "plan"]
 
@@ -52,59 +55,45 @@ def plan(
         root: The repository.
         gpus: GPUs of each node of a training, instead of the profile's.
         time_limit_h: Hours of a job, instead of the profile's.
-        rates: Stated rates; what they leave out is measured.
-        measured: Measure what is not stated; otherwise it stays unknown.
+        rates: Stated rates.
+        measured: Measure what they and earlier jobs' records leave out; otherwise it stays unknown.
         write: Rates file to write.
         as_json: Print JSON.
-
-    Raises:
-        UserError: Config, profile or rates are wrong, or Snakemake is missing.
     """
     stated = Rates() if rates is None else read_rates(rates)
     settings = load_config(config)
-    recipes = load_recipes(settings, root)
+    recipes, work = load_recipes(settings, root), Path(settings.paths.work)
     folder, machine = read_profile(profile, root)
     jobs, planning_s = planned_jobs(targets, config=config, profile=folder, machine=machine, root=root, gpus=gpus)
-    stated = merge(stated, Rates(data_set=data_set(settings)))
-    notes = _unused(stated, recipes, rates)
-    used = stated
+    known = merge(merge(stated, Rates(data_set=data_set(settings))), recorded(jobs, settings, recipes))
+    notes, used = _sources(stated, known, rates, work, recipes), known
     if measured:
-        with open_bench(Path(settings.paths.work), root) as run:
-            found, left_out = measure(jobs, settings, recipes, stated, machine, run)
-        used = merge(stated, found)
-        notes += left_out
-    notes.insert(0, _origin(stated, used, rates, measured))
+        with open_trials(work, root) as trials:
+            measuring = Measuring(jobs, settings, recipes, known, trials)
+            used = merge(known, measuring.all())
+        notes += measuring.notes
     result = forecast(
         jobs, settings, recipes, used, machine, time_limit_h=time_limit_h, planning_s=planning_s if measured else 0.0
     )
-    result.warnings.extend(_space(result, Path(settings.paths.work)))
+    result.warnings.extend(_space(result, work))
     if write is not None:
         write_rates(used, write)
-    heading = f"{config}, profile {profile}, planned on {describe_machine()}"
     if as_json:
         facts = {"config": str(config), "profile": profile, "machine": describe_machine()}
-        print_json(document(result, used, notes, facts))
+        print_json(result, used, notes, facts)
     else:
-        print_table(result, notes, heading)
+        print_table(result, notes, f"{config}, profile {profile}, planned on {describe_machine()}")
 
 
-def _origin(stated: Rates, used: Rates, path: Path | None, measured: bool) -> str:
-    own = [name for name in ("pretrain", "probe", "transfer") if getattr(stated, name)]
-    own += [name for name in ("data", "data_set") if path and getattr(read_rates(path), name).model_fields_set]
-    here = [name for name in ("pretrain", "probe", "transfer") if getattr(used, name) != getattr(stated, name)]
-    parts = [f"stated in {path}: {', '.join(own) or 'nothing that is used'}"] if path else []
-    if measured:
-        parts.append(f"measured here: {', '.join([*here, 'data and beginnings of jobs'])}")
-    else:
-        parts.append("nothing was measured")
-    return "; ".join(parts)
-
-
-def _unused(stated: Rates, recipes: object, path: Path | None) -> list[str]:
-    names = {name for table in (stated.pretrain, stated.probe, stated.transfer) for name in table}
-    known = set(recipes) | {DEFAULT}  # type: ignore[call-overload]
-    strange = sorted(name for name in names if name not in known and name.partition("_seed")[0] not in known)
-    return [f"{path}: {name} is no run of this config; its rates are not used" for name in strange]
+def _sources(stated: Rates, known: Rates, path: Path | None, work: Path, recipes: Mapping[str, Recipe]) -> list[str]:
+    """What was stated, and what earlier jobs have recorded; everything else was measured here."""
+    notes = [f"stated in {path}: {', '.join(stated.jobs) or 'no job'}"] if path is not None else []
+    for name in stated.jobs:
+        rule, _, run = name.partition(" ")
+        if run and run.partition("_seed")[0] not in recipes and rule in ("pretrain", "probe", "transfer"):
+            notes.append(f"{path}: {name} is no job of this config; its rate is not used")
+    found = ", ".join(name for name in known.jobs if name not in stated.jobs)
+    return [*notes, *([f"recorded by earlier jobs in {work}: {found}"] if found else [])]
 
 
 def _space(result: Forecast, work: Path) -> list[str]:

@@ -7,9 +7,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -21,25 +20,16 @@ _BLOCK = re.compile(r"^(local)?rule \S+:$")
 
 @dataclass(frozen=True)
 class Job:
-    """One job of the DAG.
-
-    Attributes:
-        rule: Its rule.
-        name: The rule, with the run or the split where it has one.
-        wildcards: By name.
-        outputs: Files that it writes.
-        needs: Names of the jobs that come before.
-        threads: Cores that it holds.
-        resources: As the profile and the rule give them: gpu, nodes, mem_mb, runtime (minutes) and others.
-    """
+    """One job of the DAG, as Snakemake plans it."""
 
     rule: str
-    name: str
+    name: str  # the rule, with the run or the split where it has one
     wildcards: dict[str, str]
     outputs: tuple[str, ...]
-    needs: tuple[str, ...]
+    needs: tuple[str, ...]  # names of the jobs that come before
     threads: int
-    resources: dict[str, str]
+    resources: dict[str, str]  # gpu, nodes, mem_mb, runtime (minutes) and others
+    benchmark: str = ""  # the file in which Snakemake notes what it took
 
     def number(self, resource: str) -> int | None:
         """A resource that is a whole number; None where the job has none."""
@@ -74,24 +64,41 @@ class Job:
 
 
 @dataclass(frozen=True)
+class JobForecast:
+    """What one job takes; None is not known."""
+
+    job: Job
+    stage: str
+    seconds: float | None  # alone on its machine, without what waits for it
+    cores: float  # that it keeps busy
+    begin: float = 0.0  # seconds after the start of the whole DAG
+    end: float = 0.0  # later than `seconds` says where jobs share a machine
+    requeues: int = 0  # how often it is submitted again because of its time limit
+    disk_gb: float | None = None  # what it leaves, checkpoints included
+    memory_gb: float | None = None  # of one node
+    gpu_memory_gb: float | None = None  # of one GPU
+
+    @property
+    def gpu_hours(self) -> float | None:
+        """GPUs times hours."""
+        return None if self.seconds is None else self.job.gpus * self.seconds / 3600
+
+    @property
+    def cpu_hours(self) -> float | None:
+        """Cores that it holds times hours."""
+        return None if self.seconds is None else self.job.cpus * self.job.nodes * self.seconds / 3600
+
+
+@dataclass(frozen=True)
 class Machine:
-    """What runs at the same time.
+    """What runs at the same time; None is no limit."""
 
-    Attributes:
-        name: The profile.
-        shared: The jobs share one machine's cores; otherwise each has its own.
-        cores: Cores of that machine.
-        gpus: GPUs that jobs may hold together; None: no limit.
-        jobs: Jobs at the same time; None: no limit.
-        retries: How often a job that met its time limit is submitted again.
-    """
-
-    name: str
-    shared: bool
-    cores: int
+    name: str  # the profile
+    shared: bool  # the jobs share one machine's cores; otherwise each has its own
+    cores: int  # of that machine
     gpus: int | None
     jobs: int | None
-    retries: int
+    retries: int  # how often a job that met its time limit is submitted again
 
 
 def read_profile(profile: str, root: Path) -> tuple[Path, Machine]:
@@ -100,9 +107,6 @@ def read_profile(profile: str, root: Path) -> tuple[Path, Machine]:
     Args:
         profile: A name under workflow/profiles, or a folder.
         root: The repository.
-
-    Raises:
-        UserError: There is no such profile.
     """
     folders = [Path(profile), root / "workflow/profiles" / profile]
     found = [folder for folder in folders if (folder / "config.yaml").is_file()]
@@ -110,50 +114,24 @@ def read_profile(profile: str, root: Path) -> tuple[Path, Machine]:
         known = ", ".join(sorted(path.parent.name for path in root.glob("workflow/profiles/*/config.yaml")))
         raise UserError(f"--profile {profile}: no folder with a config.yaml, and not one of {known}; correct the name")
     settings = yaml.safe_load((found[0] / "config.yaml").read_text(encoding="utf-8")) or {}
-    executor = settings.get("executor", "local")
-    here = len(os.sched_getaffinity(0))
-    cores = settings.get("cores", "all")
-    gpus = _resource(settings.get("resources"), "gpu")
-    jobs = settings.get("jobs")
+    cores, jobs = settings.get("cores"), settings.get("jobs")
     machine = Machine(
         name=profile,
-        shared=executor == "local",
-        cores=cores if isinstance(cores, int) else here,
-        gpus=gpus,
+        shared=settings.get("executor", "local") == "local",
+        cores=cores if isinstance(cores, int) else len(os.sched_getaffinity(0)),
+        gpus=len(gpu_names()) if settings.get("executor", "local") == "local" else None,
         jobs=jobs if isinstance(jobs, int) else None,
         retries=int(settings.get("retries", 0)),
     )
     return found[0].resolve(), machine
 
 
-def _resource(resources: Any, name: str) -> int | None:
-    """A resource of a profile, which may be a mapping or a list of `name=value`."""
-    if isinstance(resources, list):
-        pairs = (str(entry).split("=", 1) for entry in resources)
-        resources = {key: int(text) if text.isdigit() else text for key, text in pairs}
-    value = (resources or {}).get(name)
-    # A profile may compute it: then it is what this machine has.
-    return value if value is None or isinstance(value, int) else len(gpu_names())
-
-
 def planned_jobs(
     targets: Sequence[str], *, config: Path, profile: Path, machine: Machine, root: Path, gpus: int | None
 ) -> tuple[list[Job], float]:
-    """All jobs of the targets, also those whose results are there, without installed environments.
+    """All jobs of the targets, also those whose results are there, and the seconds that Snakemake took to plan them.
 
-    Args:
-        targets: Rules or files.
-        config: The pipeline's config.
-        profile: Folder of the profile.
-        machine: What the profile says.
-        root: The repository.
-        gpus: GPUs of each node of a training, instead of the profile's.
-
-    Returns:
-        The jobs in Snakemake's order, and the seconds that Snakemake took to plan them.
-
-    Raises:
-        UserError: Snakemake is missing, or refuses the config; its own line says why.
+    They need no installed environments. What Snakemake refuses is told by its own line.
     """
     beside = Path(sys.executable).parent / "snakemake"
     snakemake = str(beside) if beside.exists() else shutil.which("snakemake")
@@ -172,18 +150,11 @@ def planned_jobs(
         at = lines.index(told) if told else -1
         text = " ".join(lines[at : at + 2]) if told else (lines or ["no output"])[-1]
         raise UserError(f"{config}: Snakemake cannot plan it: {text}")
-    jobs = parse_dry_run(done.stdout)
-    if machine.shared:
-        jobs = [replace(job, resources=_without_cluster(job.resources)) for job in jobs]
-    return jobs, seconds
+    # One machine does not look at these: a job has as many cores as threads, and nobody ends it.
+    return parse_dry_run(done.stdout, ignore=("cpus_per_task", "runtime", "mem_mb") if machine.shared else ()), seconds
 
 
-def _without_cluster(resources: dict[str, str]) -> dict[str, str]:
-    """What one machine does not look at: a job has as many cores as threads, and nobody ends it."""
-    return {key: value for key, value in resources.items() if key not in ("cpus_per_task", "runtime", "mem_mb")}
-
-
-def parse_dry_run(text: str) -> list[Job]:
+def parse_dry_run(text: str, *, ignore: Sequence[str] = ()) -> list[Job]:
     """Jobs out of what `snakemake --dry-run` prints: a block `rule <name>:` with `<key>: <value>` lines for each."""
     blocks: list[tuple[str, dict[str, str]]] = []
     inside = False
@@ -198,25 +169,26 @@ def parse_dry_run(text: str) -> list[Job]:
             inside = False
     # A target without files of its own is no work.
     work = [(rule, block) for rule, block in blocks if "output" in block]
-    names = [" ".join([rule, *_pairs(block.get("wildcards", "")).values()]) for rule, block in work]
-    writer = {path: name for name, (_, block) in zip(names, work, strict=True) for path in _paths(block, "output")}
+    names = [" ".join([rule, *_pairs(_parts(block, "wildcards")).values()]) for rule, block in work]
+    writer = {path: name for name, (_, block) in zip(names, work, strict=True) for path in _parts(block, "output")}
     return [
         Job(
             rule=rule,
             name=name,
-            wildcards=_pairs(block.get("wildcards", "")),
-            outputs=_paths(block, "output"),
-            needs=tuple(dict.fromkeys(writer[path] for path in _paths(block, "input") if path in writer)),
+            wildcards=_pairs(_parts(block, "wildcards")),
+            outputs=_parts(block, "output"),
+            needs=tuple(dict.fromkeys(writer[path] for path in _parts(block, "input") if path in writer)),
             threads=int(block.get("threads", "1")),
-            resources=_pairs(block.get("resources", "")),
+            resources={key: one for key, one in _pairs(_parts(block, "resources")).items() if key not in ignore},
+            benchmark=block.get("benchmark", ""),
         )
         for name, (rule, block) in zip(names, work, strict=True)
     ]
 
 
-def _paths(block: dict[str, str], key: str) -> tuple[str, ...]:
-    return tuple(filter(None, block.get(key, "").split(", ")))
+def _parts(block: dict[str, str], key: str) -> tuple[str, ...]:
+    return tuple(part.removesuffix(" (ancient)") for part in block.get(key, "").split(", ") if part)
 
 
-def _pairs(text: str) -> dict[str, str]:
-    return dict(part.split("=", 1) for part in text.split(", ") if "=" in part)
+def _pairs(parts: Sequence[str]) -> dict[str, str]:
+    return dict(part.split("=", 1) for part in parts if "=" in part)

@@ -1,367 +1,245 @@
-"""Measure what a config's jobs do, each in a process of its own, as its job would run."""
+"""Measure what a config's jobs do, by a short real run of each kind."""
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from slimclr.build.batch import plan_batch
-from slimclr.config import Config, Pretrain, Probe, Recipe, dump, seeded_runs
+from slimclr.config import Config, Optimizer, Pretrain, Probe, Random, Recipe, Schedule, dump, seeded_runs
 from slimclr.errors import UserError
-from slimclr.machine import gpu_names, processor
-from slimclr.plan.jobs import Job, Machine
-from slimclr.plan.rates import DEFAULT, DataRate, DataSet, PretrainRate, ProbeRate, Rates, TransferRate
+from slimclr.machine import describe_machine, gpu_names
+from slimclr.plan.jobs import Job
+from slimclr.plan.rates import DataSet, Rate, Rates
 from slimclr.plan.sizes import classes_of
+from slimclr.plan.trial import Trial, Trials, photo, spread
 
-DATA_RULES = ("miniature", "extract_train", "extract_val", "convert", "cifar")
-# ImageNet's photos have 115 kB on average.
-_PHOTO_BYTES = 115_000.0
+# On the CPU a step of more pixels than this takes minutes, and nobody waits for an epoch of them.
+_CPU_PIXELS = 1_000_000
 # What changes how long a training takes, but not the speed of its steps.
 _NO_SPEED = ("epochs", "schedule", "log_every", "checkpoint_minutes", "keep_every_epochs", "slow_start_epoch", "knn")
+# So small that no weight moves to where it is not finite.
+_LR = 1e-6
 
 
-class Bench:
-    """Runs tasks of `slimclr.plan.bench` in a folder that is removed in the end.
-
-    Args:
-        folder: Where they write.
-        root: The repository, with the environments.
-    """
-
-    def __init__(self, folder: Path, root: Path):
-        self.folder, self.root = folder, root
-        self._count = 0
-
-    def __call__(self, task: str, *, environment: str = "train", threads: int = 1, **options: Any) -> dict[str, Any]:
-        """Run a task.
-
-        Args:
-            task: Its name.
-            environment: train, detection or recordio.
-            threads: Threads of its computations.
-            options: What it takes.
-
-        Returns:
-            What it measured, with `start_s`, the seconds until it had built everything, and `wall_s`, all of them.
-
-        Raises:
-            UserError: The environment is missing, or the task failed.
-        """
-        python = sys.executable if environment == "train" else self._python(environment)
-        self._count += 1
-        out = self.folder / f"{self._count}.json"
-        keys = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-        surroundings = os.environ | dict.fromkeys(keys, str(threads))
-        command = [python, "-m", "slimclr.plan.bench", task, json.dumps(options), str(out)]
-        began = time.time()
-        done = subprocess.run(
-            command, env=surroundings, cwd=self.root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        wall = time.time() - began
-        if done.returncode or not out.exists():
-            lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
-            raise UserError((lines or [f"exit code {done.returncode}"])[-1])
-        result = json.loads(out.read_text(encoding="utf-8"))
-        if "error" in result:
-            raise UserError(result["error"])
-        return {**result, "start_s": result.get("ready", began) - began, "wall_s": wall}
-
-    def job(self, arguments: Sequence[str]) -> float:
-        """Seconds of a whole `slimclr` command.
-
-        Raises:
-            UserError: It failed.
-        """
-        began = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-m", "slimclr", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        if done.returncode:
-            raise UserError((done.stdout.splitlines() or [f"exit code {done.returncode}"])[-1])
-        return time.perf_counter() - began
-
-    def _python(self, environment: str) -> str:
-        folder = self.root / ".venvs" / environment
-        if not (folder / "installed.sha256").is_file():
-            raise UserError(f".venvs/{environment} is not installed; run make .venvs/{environment}, or state a rate")
-        return str(folder / "bin/python")
+def shortened(section: Pretrain | Probe, **changes: Any) -> str:
+    """A recipe for a short training of one process with so many images per step, as JSON; `changes` are its keys."""
+    optimizer = (section.optimizer or Optimizer(lr=_LR)).model_copy(update={"lr": _LR})
+    values = dump(section) | {"optimizer": dump(optimizer), "schedule": dump(Schedule())} | changes
+    if isinstance(section, Pretrain):
+        values |= {"bn_batch": section.bn_batch and changes["batch"], "max_batch_per_gpu": None}
+        values |= dict.fromkeys(("knn", "gradients_every", "keep_every_epochs"))
+    return json.dumps(values)
 
 
-@contextmanager
-def open_bench(work: Path, root: Path) -> Iterator[Bench]:
-    """A bench whose folder lies on the disk that the pipeline writes to, where that can be written.
-
-    Args:
-        work: `paths.work`; need not exist yet.
-        root: The repository.
-    """
-    existing = next(path for path in (work.absolute(), *work.absolute().parents) if path.exists())
-    place = existing if os.access(existing, os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix=".slimclr-plan-", dir=place) as folder:
-        yield Bench(Path(folder), root)
+def recorded_gb(folder: Path) -> float:
+    """The greatest memory that a training's records tell: the GPU's, or on the CPU the process's."""
+    lines = [json.loads(line) for path in folder.rglob("metrics.jsonl") for line in path.read_text().splitlines()]
+    return max(float(line.get("memory_mb", 0)) for line in lines) / 1e3
 
 
-def measure(
-    jobs: Sequence[Job],
-    config: Config,
-    recipes: Mapping[str, Recipe],
-    stated: Rates,
-    machine: Machine,
-    run: Bench,
-) -> tuple[Rates, list[str]]:
-    """Measure what the jobs do and `stated` does not say.
+class Measuring:
+    """Measures what the jobs do and `known`, which also tells the data set, does not say."""
 
-    Args:
-        jobs: The DAG.
-        config: The pipeline's config.
-        recipes: By run.
-        stated: The user's rates, with what is known of the data set.
-        machine: What the profile says.
-        run: Where to measure.
-
-    Returns:
-        Rates, and a line for everything that could not be measured.
-    """
-    measuring = _Measuring(config, recipes, stated, machine, run)
-    return measuring.all(jobs), measuring.notes
-
-
-class _Measuring:
     def __init__(
-        self, config: Config, recipes: Mapping[str, Recipe], stated: Rates, machine: Machine, run: Bench
+        self, jobs: Sequence[Job], config: Config, recipes: Mapping[str, Recipe], known: Rates, trials: Trials
     ) -> None:
-        self.config, self.recipes, self.stated, self.machine, self.run = config, recipes, stated, machine, run
+        self.config, self.recipes, self.known, self.trials = config, recipes, known, trials
         self.run_of = {folder: name for name, recipe in recipes.items() for folder in seeded_runs(name, recipe)}
+        self.jobs = [job for job in jobs if not {job.name, job.rule, self._run(job)} & set(known.jobs)]
         self.notes: list[str] = []
-        self.start: dict[str, float] = {}
-        self.known: dict[str, Any] = {}
-        self.tables: dict[str, dict[str, Any]] = {"pretrain": {}, "probe": {}, "transfer": {}}
-        self.data: dict[str, Any] = {}
-        self.image: dict[str, Any] = {}
+        self.rates: dict[str, Rate] = {}
+        self.sizes: dict[str, float] = {}
+        self._once: dict[str, Any] = {}
+        self._photos: list[Path] = []
 
-    def all(self, jobs: Sequence[Job]) -> Rates:
-        """Every kind of job once."""
-        rules = {job.rule: job for job in jobs}
-        if any(rule in rules for rule in ("pretrain", "probe", *DATA_RULES)):
-            self._try("data", partial(self._data, rules))
-        if "convert_recordio" in rules and not self.stated.data.recordio_mb_per_s:
-            self._try("recordio", partial(self._recordio, rules["convert_recordio"]))
-        stages = {"pretrain": self._pretrain, "probe": self._probe, "transfer": self._transfer}
-        for rule, one in stages.items():
-            for job in (job for job in jobs if job.rule == rule):
-                self._try(job.name, partial(one, job))
-        if "report" in rules and "report" not in self.stated.start_s:
-            self._try("report", partial(self._report, jobs))
-        return Rates(
-            machine=describe_machine(),
-            start_s=self.start,
-            pretrain=self.tables["pretrain"],
-            probe=self.tables["probe"],
-            transfer=self.tables["transfer"],
-            data=DataRate(**{key: self.data[key] for key in DataRate.model_fields if key in self.data}),
-            data_set=DataSet(**self.image),
-        )
+    def all(self) -> Rates:
+        """Every kind of job once; `notes` has a line for everything that could not be measured."""
+        if {job.rule for job in self.jobs} - {"transfer", "report"}:
+            self._try("data", self._cifar if self.config.cifar10 else self._extraction)
+        for rule in ("pretrain", "probe", "transfer"):
+            for job in (job for job in self.jobs if job.rule == rule):
+                self._try(job.name, partial(self._train, job))
+        return Rates(machine=describe_machine(), jobs=self.rates, data_set=DataSet(**self.sizes))
 
     def _try(self, name: str, task: Callable[[], None]) -> None:
+        print(f"measuring {name}", file=sys.stderr, flush=True)
         try:
             task()
         except UserError as error:
             self.notes.append(f"{name}: not measured: {error}")
 
-    def _is_stated(self, job: Job) -> bool:
-        table = getattr(self.stated, job.rule)
-        folder = job.wildcards["run"]
-        return any(name in table for name in (folder, self.run_of[folder], DEFAULT))
+    def _run(self, job: Job) -> str:
+        """A job's name for the rates of all seeds."""
+        return f"{job.rule} {self.run_of.get(job.wildcards.get('run', ''), '')}"
 
-    def _device(self, job: Job) -> str:
-        here = len(gpu_names())
-        if job.gpus and not here:
+    def _extraction(self) -> None:
+        """Archive to folder to LMDB, with the miniature's own archive or photos of ImageNet's usual size."""
+        place, known, split = self.trials.folder, self.known.data_set, "train"
+        if self.config.miniature:
+            trial = self.trials("miniature", "--out", place / "raw")
+            self.rates["miniature"] = Rate(seconds=trial.seconds, memory_gb=trial.memory_gb)
+            source = place / f"raw/{self.config.imagenet.train}"
+        else:
+            names = [f"n{number:08d}" for number in range(8)]
+            source = spread([photo(place / "photo.JPEG", 500, 375)], place / "drawn", count=1500, classes=names)
+            split = "val"  # whose images may lie in a folder
+        folder, lmdb = place / "train", place / "train.lmdb"
+        check = ("--check-images", self.config.imagenet.check_images)
+        options = ("--archive", source, "--expect", "subset", "--out", folder, *check)
+        extracting = self.trials("extract", "--split", split, *options)
+        self._photos = sorted(folder.glob("*/*.*"))
+        self._data(("extract_train", "extract_val"), extracting, len(self._photos))
+        self._data(("convert",), self.trials("convert", "--folder", folder, "--out", lmdb), len(self._photos))
+        if self.config.miniature:
+            mb = sum(path.stat().st_size for path in self._photos) / 1e6 / len(self._photos)
+            self.sizes = {f"{part}_mb": mb * (getattr(known, f"{part}_images") or 0) for part in ("train", "val")}
+
+    def _data(self, rules: Sequence[str], trial: Trial, images: int) -> None:
+        """The rate of jobs that show progress while they read and write images, and do something else besides."""
+        work = max(1e-3, trial.steps[-1] - trial.steps[0])
+        rate = Rate(start_s=max(0.0, trial.seconds - work), images_per_s=images / work, memory_gb=trial.memory_gb)
+        self.rates |= dict.fromkeys(rules, rate)
+
+    def _cifar(self) -> None:
+        from slimclr.data.archives.cifar import CLASSES, SIDE
+
+        place = self.trials.folder
+        self._photos = [photo(place / "photo.png", SIDE, SIDE)]
+        for split, count in (("train", 600), ("test", 120)):
+            spread(self._photos, place / "cifar" / split, count=count, classes=CLASSES)
+        self._data(("cifar",), self.trials("cifar", "--source", place / "cifar", "--out", place), 720)
+
+    def _train(self, job: Job) -> None:
+        """A training's rate; runs whose steps are the same are measured once."""
+        recipe = self.recipes[self.run_of[job.wildcards["run"]]]
+        if job.rule == "pretrain" and not recipe.pretrain.epochs:
+            self.rates[job.name] = self._drawn(recipe.pretrain)[1]
+            return
+        if job.gpus and not gpu_names():
             raise UserError(
                 f"it has {job.gpus} GPUs, this machine has none; run plan on a machine with one, or state a rate"
             )
-        return "cuda" if job.gpus else "cpu"
+        section = self.config.detection if job.rule == "transfer" else getattr(recipe, job.rule)
+        speed = {key: value for key, value in dump(section).items() if key not in _NO_SPEED}
+        slow = job.rule == "pretrain" and recipe.pretrain.slow_start_epoch > 0
+        shape = [dump(recipe.pretrain.backbone), slow, job.processes, job.gpus, job.threads]
+        key = json.dumps([job.rule, speed, shape], sort_keys=True)
+        if key not in self._once:
+            self._once[key] = (self._transfer if job.rule == "transfer" else self._steps)(job, recipe)
+        self.rates[job.name] = self._once[key]
 
-    def _threads(self, job: Job) -> int:
-        return max(1, min(job.cpus // max(1, job.processes // job.nodes), len(os.sched_getaffinity(0))))
-
-    def _workers(self, job: Job, wanted: int) -> int:
-        """Loader processes of one process that have a core of their own."""
-        cores = self.machine.cores if self.machine.shared else job.cpus
-        return max(1, min(wanted, cores // max(1, job.processes // job.nodes)))
-
-    def _tell(self, text: str) -> None:
-        print(f"measuring {text}", file=sys.stderr, flush=True)
-
-    # ----------------------------------------------------------------------------------------------- data
-
-    def _data(self, rules: Mapping[str, Job]) -> None:
-        """Also leaves the images that the loaders are measured with."""
-        known = self.stated.data_set
-        kind = "cifar" if self.config.cifar10 else "miniature" if self.config.miniature else "imagenet"
-        mean = _PHOTO_BYTES
-        if known.train_mb and known.train_images:
-            mean = min(1e6, max(5e3, 1e6 * known.train_mb / known.train_images))
-        self._tell("extraction and conversion" if kind != "cifar" else "CIFAR-10's conversion")
-        counts = (known.train_images, known.val_images, known.coco_train_images, known.coco_val_images)
-        photos = sum(count or 0 for count in counts)
-        check, folder = self.config.imagenet.check_images, str(self.run.folder)
-        self.data = self.run("data", kind=kind, folder=folder, mean_bytes=mean, photos=photos, check_images=check)
-        self.start |= {rule: self.data["start_s"] for rule in DATA_RULES if rule in rules}
-        if "small" in self.data:
-            self._data_jobs(rules, Path(self.data["small"]))
-        self.image = {"lmdb_bytes_per_image": self.data["lmdb_bytes_per_image"]}
-        if kind == "miniature":
-            for split in ("train", "val"):
-                images = getattr(known, f"{split}_images")
-                self.image[f"{split}_mb"] = images * self.data["image_bytes"] / 1e6 if images else None
-
-    def _data_jobs(self, rules: Mapping[str, Job], archive: Path) -> None:
-        """Whole jobs with next to nothing to do: what they take beside their work."""
-        folder = self.run.folder / "nothing"
-        extraction = ["extract", "--split", "train", "--archive", str(archive), "--expect", "subset"]
-        extracting = self.run.job([*extraction, "--out", str(folder)])
-        converting = self.run.job(["convert", "--folder", str(folder), "--out", str(folder) + ".lmdb"])
-        self.start |= {rule: extracting for rule in ("extract_train", "extract_val") if rule in rules}
-        self.start |= {rule: converting for rule in ("convert",) if rule in rules}
-
-    def _recordio(self, job: Job) -> None:
-        if "lmdb" not in self.data:
-            return
-        self._tell("RecordIO")
-        resize = self.config.imagenet.recordio_resize
-        options = {"lmdb": self.data["lmdb"], "folder": str(self.run.folder), "resize": resize, "jobs": job.threads}
-        result = self.run("recordio", environment="recordio", **options)
-        self.data |= {key: result[key] for key in ("recordio_mb_per_s", "recordio_share")}
-        self.start["convert_recordio"] = result["start_s"]
-
-    # ----------------------------------------------------------------------------------------------- training
-
-    def _drawn(self, recipe: Pretrain) -> str:
-        """Weights of a random backbone; its whole job is what every pre-training takes beside its steps."""
+    def _drawn(self, recipe: Pretrain) -> tuple[Path, Rate]:
+        """Weights of a random backbone with the shape of a recipe's, and the rate of drawing them."""
         key = json.dumps([dump(recipe.backbone), recipe.image_size])
-        if key not in self.known:
-            self._tell(f"the beginning and the end of a job with {recipe.backbone.arch}")
-            result = self.run("drawn", recipe=dump(recipe), folder=tempfile.mkdtemp(dir=self.run.folder))
-            self.known[key] = result["weights"]
-            self.start["pretrain"] = max(result["wall_s"], self.start.get("pretrain", 0.0))
-        return str(self.known[key])
+        if key not in self._once:
+            out = self._place()
+            drawn = recipe.model_copy(update={"method": Random(name="random"), "epochs": 0, "optimizer": None})
+            options = ("--recipe", json.dumps(dump(drawn)), "--checkpoints", out, "--out", out)
+            trial = self.trials("pretrain", "--name", "drawn", *options)
+            weights = out / "weights.safetensors"
+            size = weights.stat().st_size / 1e9
+            self._once[key] = weights, Rate(seconds=trial.seconds, cores=1, checkpoint_gb=size)
+        weights, rate = self._once[key]
+        return weights, rate
 
-    def _images(self) -> str:
-        if "lmdb" not in self.data:
+    def _check_cpu(self, job: Job, pixels: int) -> None:
+        if not job.gpus and pixels > _CPU_PIXELS:
+            raise UserError("a step would take minutes without a GPU; run plan on a machine with one, or state a rate")
+
+    def _place(self) -> Path:
+        return Path(tempfile.mkdtemp(dir=self.trials.folder))
+
+    def _run_short(self, job: Job, *options: object, environment: str = "train") -> Trial:
+        cores = min(job.cpus // max(1, job.processes // job.nodes), len(os.sched_getaffinity(0)))
+        command = (job.rule, "--name", "short", "--gpus", int(job.gpus > 0), *options)
+        return self.trials(*command, environment=environment, threads=max(1, cores))
+
+    def _steps(self, job: Job, recipe: Recipe) -> Rate:
+        """Pre-training or probe; a supervised run's own classifier costs what a probe costs."""
+        pretrain = job.rule == "pretrain"
+        section: Pretrain | Probe = recipe.pretrain if pretrain else recipe.probe
+        batch = plan_batch(recipe.pretrain, job.processes).per_gpu if pretrain else section.batch // job.processes
+        if not self._photos:
             raise UserError("there are no images to load, as extraction was not measured")
-        return str(self.data["lmdb"])
+        self._check_cpu(job, batch * section.image_size**2)
+        workers = min(section.workers, max(1, len(os.sched_getaffinity(0)) // max(1, len(gpu_names()))))
+        # Every loader process has its first batch ready at about the same time: only later ones tell its speed.
+        steps = max(24 if job.gpus else 12, 3 * workers)
+        slow = pretrain and recipe.pretrain.slow_start_epoch > 0
+        changes = {"batch": batch, "workers": workers, "epochs": 3 if slow else 2}
+        changes |= {"slow_start_epoch": int(slow)} if pretrain else {}
+        out, images = self._place(), self._place()
+        classes = [f"n{number:08d}" for number in range(min(classes_of(self.config), steps * batch))]
+        data = spread(self._photos, images / "train", count=steps * batch, classes=classes)
+        options = ["--recipe", shortened(section, **changes), "--checkpoints", out]
+        if pretrain:
+            trial = self._run_short(job, *options, "--data", data, "--out", out)
+            return self._rate_of_steps(job, trial, steps, batch, workers, out, evaluated=0)
+        count = max(4 * batch, len(classes))
+        val = spread(self._photos, images / "val", count=count, classes=classes)
+        options += ["--weights", self._drawn(recipe.pretrain)[0], "--train", data, "--val", val]
+        trial = self._run_short(job, *options, "--out", out / "metrics.json")
+        return self._rate_of_steps(job, trial, steps, batch, workers, out, evaluated=count)
 
-    def _pretrain(self, job: Job) -> None:
-        recipe = self.recipes[self.run_of[job.wildcards["run"]]].pretrain
-        self._drawn(recipe)
-        if recipe.method.name == "random" or self._is_stated(job):
-            return
-        options = {
-            "recipe": dump(recipe),
-            "batch": plan_batch(recipe, job.processes).per_gpu,
-            "classes": classes_of(self.config),
-            "workers": self._workers(job, recipe.workers),
-            "device": self._device(job),
-            "data": self._images(),
-        }
-        result = self._once("pretrain", job, recipe, bool(recipe.slow_start_epoch), options)
-        values = {key: result[key] for key in PretrainRate.model_fields}
-        self.tables["pretrain"][job.wildcards["run"]] = PretrainRate(**values)
-
-    def _probe(self, job: Job) -> None:
-        if self._is_stated(job):
-            return
-        recipes = self.recipes[self.run_of[job.wildcards["run"]]]
-        if recipes.probe.batch % job.processes:
-            raise UserError(f"probe.batch: {recipes.probe.batch} images do not divide among {job.processes} GPUs")
-        options = {
-            "recipe": dump(recipes.probe),
-            "weights": self._drawn(recipes.pretrain),
-            "batch": recipes.probe.batch // job.processes,
-            "classes": classes_of(self.config),
-            "workers": self._workers(job, recipes.probe.workers),
-            "device": self._device(job),
-            "data": self._images(),
-        }
-        result = self._once("probe", job, recipes.probe, dump(recipes.pretrain.backbone), options)
-        self.start["probe"] = max(result["start_s"], self.start.get("probe", 0.0))
-        values = {key: result[key] for key in ProbeRate.model_fields}
-        self.tables["probe"][job.wildcards["run"]] = ProbeRate(**values)
-
-    def _once(
-        self, task: str, job: Job, recipe: Pretrain | Probe, also: Any, options: dict[str, Any]
-    ) -> dict[str, Any]:
-        """Runs whose steps are the same are measured once."""
-        section = {key: value for key, value in dump(recipe).items() if key not in _NO_SPEED}
-        key = json.dumps([task, section, also, options["batch"], options["workers"], options["device"]], sort_keys=True)
-        if key not in self.known:
-            self._tell(job.name)
-            self.known[key] = self.run(task, threads=self._threads(job), **options)
-            measured = self.known[key]["measured_batch"]
-            if measured != options["batch"]:
-                self.notes.append(
-                    f"{job.name}: measured with {measured} images per step instead of {options['batch']}, which would "
-                    "take too long on a CPU; taken as so many times longer"
-                )
-        return dict(self.known[key])
-
-    def _transfer(self, job: Job) -> None:
-        if self._is_stated(job):
-            return
-        device, detection = self._device(job), self.config.detection
-        wanted = max(1, detection.batch // job.processes)
-        # Images of full size take many seconds each on a CPU.
-        large = device == "cpu" and detection.image_scale[0] * detection.image_scale[1] > 300_000
-        batch = 1 if large else wanted
-        recipe = self.recipes[self.run_of[job.wildcards["run"]]].pretrain
-        key = json.dumps([dump(recipe.backbone), batch, device])
-        weights = self._drawn(recipe)
-        if key not in self.known:
-            self._tell(job.name)
-            iterations = 5 if large else 14
-            self.known[key] = self.run(
-                "transfer",
-                environment="detection",
-                threads=self._threads(job),
-                recipe=dump(detection),
-                weights=weights,
-                batch=batch,
-                device=device,
-                folder=tempfile.mkdtemp(dir=self.run.folder),
-                drawn_coco={"coco_train": iterations * batch, "coco_val": 2 if large else 12},
-            )
-        result = dict(self.known[key])
-        result["iterations_per_s"] *= batch / wanted
-        self.start["transfer"] = max(result["start_s"], self.start.get("transfer", 0.0))
-        values = {key: result[key] for key in TransferRate.model_fields}
-        self.tables["transfer"][job.wildcards["run"]] = TransferRate(**values)
-
-    def _report(self, jobs: Sequence[Job]) -> None:
-        self._tell("the report")
-        result = self.run(
-            "report",
-            runs={run: list(seeded_runs(run, recipe)) for run, recipe in self.recipes.items()},
-            transfer_runs=[job.wildcards["run"] for job in jobs if job.rule == "transfer"],
-            references=str((self.run.root / self.config.references).absolute()),
-            folder=str(self.run.folder),
+    def _rate_of_steps(
+        self, job: Job, trial: Trial, steps: int, batch: int, workers: int, out: Path, *, evaluated: int
+    ) -> Rate:
+        """Out of the times of steps: two or three epochs, of which only the first may train the full width alone."""
+        ends = trial.steps[1:]
+        epochs = [ends[first : first + steps] for first in range(0, len(ends), steps)]
+        skipped = max(1, workers, steps // 3 if job.gpus else 0)
+        seconds = [(own[-1] - own[skipped - 1]) / (steps - skipped) for own in epochs]
+        gap = max(0.0, epochs[-1][0] - epochs[-2][-1] - seconds[-1])
+        evaluating = trial.seconds - ends[-1] if evaluated else 0.0
+        return Rate(
+            start_s=max(0.0, trial.seconds - steps * sum(seconds) - len(epochs) * gap - evaluating),
+            epoch_s=gap,
+            images_per_s=batch / seconds[-1],
+            full_width_images_per_s=batch / seconds[0] if len(epochs) > 2 else None,
+            evaluation_images_per_s=evaluated / evaluating if evaluated else None,
+            cores=trial.cores,
+            memory_gb=trial.memory_gb,
+            gpu_memory_gb=recorded_gb(out) if job.gpus else None,
+            checkpoint_gb=max(path.stat().st_size for path in out.rglob("*.pt")) / 1e9,
         )
-        self.start["report"] = result["wall_s"]
 
+    def _transfer(self, job: Job, recipe: Recipe) -> Rate:
+        from slimclr.miniature.write import write_miniature
 
-def describe_machine() -> str:
-    """Cores and GPUs of this machine, in words."""
-    cores = len(os.sched_getaffinity(0))
-    devices = len(gpu_names())
-    if not devices:
-        return f"{cores} cores of {processor()}, no GPU"
-    from slimclr.doctor.finding import ask
-
-    names = ask(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]).output.splitlines()
-    return f"{cores} cores of {processor()}, {devices} x {names[0] if names else 'GPU'}"
+        section, place = self.config.detection, self._place()
+        batch, iterations, val = max(1, section.batch // job.processes), 20, 40
+        self._check_cpu(job, batch * section.image_scale[0] * section.image_scale[1])
+        write_miniature(place, train_per_class=1, val_per_class=1, coco_train=iterations * batch, coco_val=val)
+        short = section.model_copy(update={"epochs": 1, "milestones": (), "batch": batch, "lr": _LR})
+        weights, _ = self._drawn(recipe.pretrain)
+        options = [
+            "--weights",
+            weights,
+            "--coco",
+            place / "coco",
+            "--checkpoints",
+            place,
+            "--out",
+            place / "metrics.json",
+        ]
+        began = time.time()
+        recipe_text = json.dumps(dump(short))
+        trial = self._run_short(job, "--recipe", recipe_text, *options, environment="detection")
+        (checkpoint,), (scalars,) = place.rglob("epoch_1.pth"), place.rglob("scalars.json")
+        record = json.loads(scalars.read_text().splitlines()[-1])
+        step, trained = record["time"], checkpoint.stat().st_mtime - began
+        return Rate(
+            start_s=max(0.0, trained - iterations * step),
+            images_per_s=batch / step,
+            evaluation_images_per_s=val / (trial.seconds - trained),
+            cores=trial.cores,
+            memory_gb=trial.memory_gb,
+            gpu_memory_gb=record["memory"] / 1e3 if job.gpus else None,
+            checkpoint_gb=checkpoint.stat().st_size / 1e9,
+        )
