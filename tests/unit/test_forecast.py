@@ -10,7 +10,7 @@ import yaml
 from slimclr import plan
 from slimclr.cli import main
 from slimclr.config import Config, Pretrain, Recipe, dump, fingerprint
-from slimclr.engine.folder import folder_of
+from slimclr.engine.folder import open_folder
 from slimclr.errors import UserError
 from slimclr.plan import records, sizes
 from slimclr.plan.forecast import forecast, requeues_of, schedule
@@ -334,8 +334,9 @@ def test_a_finished_job_takes_what_it_took(tmp_path):
 
 
 def test_a_pretraining_that_has_begun_tells_its_rate(tmp_path):
-    folder = folder_of(tmp_path / "checkpoints/pretrain/small", SIMCLR, "seed0")
-    folder.mkdir(parents=True)
+    base = tmp_path / "checkpoints/pretrain/small"
+    with open_folder(base, SIMCLR, part="seed0", inputs={"train_images": "a" * 64}, main=True) as folder:
+        pass
     widths = {str(width): {} for width in SIMCLR.backbone.widths}
     lines = [
         {"step": 10, "widths": {"1.0": {}}, "images_per_s": 800},
