@@ -46,19 +46,10 @@ def plan(
     write: Path | None = None,
     as_json: bool = False,
 ) -> None:
-    """Print the forecast of a config's jobs.
+    """Print the forecast of what Snakemake would make of `targets`; relative paths start at the current folder.
 
-    Args:
-        targets: What Snakemake would be asked for.
-        config: The pipeline's config; its relative paths start at the current folder.
-        profile: A name under workflow/profiles, or a profile's folder.
-        root: The repository.
-        gpus: GPUs of each node of a training, instead of the profile's.
-        time_limit_h: Hours of a job, instead of the profile's.
-        rates: Stated rates.
-        measured: Measure what they and earlier jobs' records leave out; otherwise it stays unknown.
-        write: Rates file to write.
-        as_json: Print JSON.
+    `gpus` (of each node of a training) and `time_limit_h` take the place of the profile's. What the file `rates` and
+    earlier jobs' records leave out is measured, or with `measured` off stays unknown; `write` receives what was used.
     """
     stated = Rates() if rates is None else read_rates(rates)
     settings = load_config(config)

@@ -41,14 +41,8 @@ def forecast(
 ) -> Forecast:
     """Forecast every job and put them behind each other.
 
-    Args:
-        jobs: The DAG.
-        config: The pipeline's config.
-        recipes: By run.
-        rates: Stated, recorded or measured.
-        machine: What runs at the same time.
-        time_limit_h: Hours of a job; None: the job's own `runtime`, if it has one.
-        planning_s: Seconds that Snakemake takes to begin; on a cluster every job takes them again.
+    `time_limit_h` are hours of a job, None for its own `runtime`, if it has one. Snakemake takes `planning_s` to begin,
+    on a cluster with every job.
     """
     runs = {folder: (run, recipe) for run, recipe in recipes.items() for folder in seeded_runs(run, recipe)}
     costs = []
@@ -57,31 +51,23 @@ def forecast(
         rate = next(
             (rates.jobs[name] for name in (job.name, f"{job.rule} {run}", job.rule) if name in rates.jobs), Rate()
         )
-        costs.append(
-            JobForecast(
-                job,
-                _STAGES.get(job.rule, job.rule),
-                _seconds(job, rate, config, recipe, rates.data_set),
-                rate.cores or float(job.threads),
-                disk_gb=disk_gb(job, config, recipe, rates.data_set, rate.checkpoint_gb),
-                memory_gb=rate.memory_gb and rate.memory_gb * job.processes / job.nodes,
-                gpu_memory_gb=rate.gpu_memory_gb,
-            )
-        )
+        seconds = _seconds(job, rate, config, recipe, rates.data_set)
+        disk = disk_gb(job, config, recipe, rates.data_set, rate.checkpoint_gb)
+        memory = rate.memory_gb and rate.memory_gb * job.processes / job.nodes
+        entry = JobForecast(job, _STAGES.get(job.rule, job.rule), seconds, rate.cores or float(job.threads))
+        costs.append(replace(entry, disk_gb=disk, memory_gb=memory, gpu_memory_gb=rate.gpu_memory_gb))
     entries = []
     for entry in schedule(costs, machine, planning_s=planning_s):
         minutes = entry.job.number("runtime") if time_limit_h is None else 60 * time_limit_h
         entries.append(replace(entry, requeues=requeues_of(entry.seconds, minutes and 60.0 * minutes)))
-    seconds = max((entry.end for entry in entries), default=planning_s)
-    return Forecast(entries, seconds, _warnings(entries, machine))
+    return Forecast(entries, max((entry.end for entry in entries), default=planning_s), _warnings(entries, machine))
 
 
 def schedule(entries: Sequence[JobForecast], machine: Machine, *, planning_s: float = 0.0) -> list[JobForecast]:
     """The same jobs with `begin` and `end` in seconds; one that takes an unknown time takes none.
 
     Jobs that share one machine and want more cores than it has are all slowed down alike. Of those that could begin,
-    the longest does. What a job needs and is not among them counts as done. Snakemake takes `planning_s` to begin, on a
-    cluster with every job.
+    the longest does. What a job needs and is not among them counts as done.
     """
     again = 0.0 if machine.shared else planning_s
     waiting = sorted(entries, key=lambda entry: -(entry.seconds or 0.0))

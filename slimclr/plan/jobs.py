@@ -15,8 +15,6 @@ import yaml
 from slimclr.errors import UserError
 from slimclr.machine import gpu_names, gres_gpus
 
-_BLOCK = re.compile(r"^(local)?rule \S+:$")
-
 
 @dataclass(frozen=True)
 class Job:
@@ -102,28 +100,18 @@ class Machine:
 
 
 def read_profile(profile: str, root: Path) -> tuple[Path, Machine]:
-    """A Snakemake profile's folder, and its machine.
-
-    Args:
-        profile: A name under workflow/profiles, or a folder.
-        root: The repository.
-    """
+    """The folder of a Snakemake profile, a name under workflow/profiles or a folder, and its machine."""
     folders = [Path(profile), root / "workflow/profiles" / profile]
     found = [folder for folder in folders if (folder / "config.yaml").is_file()]
     if not found:
         known = ", ".join(sorted(path.parent.name for path in root.glob("workflow/profiles/*/config.yaml")))
         raise UserError(f"--profile {profile}: no folder with a config.yaml, and not one of {known}; correct the name")
     settings = yaml.safe_load((found[0] / "config.yaml").read_text(encoding="utf-8")) or {}
-    cores, jobs = settings.get("cores"), settings.get("jobs")
-    machine = Machine(
-        name=profile,
-        shared=settings.get("executor", "local") == "local",
-        cores=cores if isinstance(cores, int) else len(os.sched_getaffinity(0)),
-        gpus=len(gpu_names()) if settings.get("executor", "local") == "local" else None,
-        jobs=jobs if isinstance(jobs, int) else None,
-        retries=int(settings.get("retries", 0)),
-    )
-    return found[0].resolve(), machine
+    shared = settings.get("executor", "local") == "local"
+    cores, jobs = (value if isinstance(value := settings.get(key), int) else None for key in ("cores", "jobs"))
+    cores = cores or len(os.sched_getaffinity(0))
+    gpus, retries = len(gpu_names()) if shared else None, int(settings.get("retries", 0))
+    return found[0].resolve(), Machine(profile, shared, cores, gpus, jobs, retries)
 
 
 def planned_jobs(
@@ -145,11 +133,9 @@ def planned_jobs(
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     seconds = time.perf_counter() - began
     if done.returncode:
-        lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
-        told = next((line for line in lines if line.startswith(("WorkflowError", "Error"))), None)
-        at = lines.index(told) if told else -1
-        text = " ".join(lines[at : at + 2]) if told else (lines or ["no output"])[-1]
-        raise UserError(f"{config}: Snakemake cannot plan it: {text}")
+        lines = [line.strip() for line in done.stdout.splitlines() if line.strip()] or ["no output"]
+        at = next((n for n, line in enumerate(lines) if line.startswith(("WorkflowError", "Error"))), len(lines) - 1)
+        raise UserError(f"{config}: Snakemake cannot plan it: {' '.join(lines[at : at + 2])}")
     # One machine does not look at these: a job has as many cores as threads, and nobody ends it.
     return parse_dry_run(done.stdout, ignore=("cpus_per_task", "runtime", "mem_mb") if machine.shared else ()), seconds
 
@@ -157,16 +143,9 @@ def planned_jobs(
 def parse_dry_run(text: str, *, ignore: Sequence[str] = ()) -> list[Job]:
     """Jobs out of what `snakemake --dry-run` prints: a block `rule <name>:` with `<key>: <value>` lines for each."""
     blocks: list[tuple[str, dict[str, str]]] = []
-    inside = False
-    for line in text.splitlines():
-        if _BLOCK.match(line):
-            blocks.append((line.rstrip(":").split()[1], {}))
-            inside = True
-        elif inside and line.startswith("    "):
-            key, _, value = line.strip().partition(": ")
-            blocks[-1][1][key] = value
-        else:
-            inside = False
+    for rule, lines in re.findall(r"^(?:local)?rule (\S+):\n((?:    .*\n)*)", text, re.MULTILINE):
+        pairs = (line.strip().partition(": ") for line in lines.splitlines())
+        blocks.append((rule, {key: value for key, _, value in pairs}))
     # A target without files of its own is no work.
     work = [(rule, block) for rule, block in blocks if "output" in block]
     names = [" ".join([rule, *_pairs(_parts(block, "wildcards")).values()]) for rule, block in work]

@@ -17,17 +17,7 @@ GREATEST = 16_384
 
 
 def largest_batch(run: str, *, config: Path, root: Path, gpus: int | None) -> None:
-    """Find it by short real runs of all widths on one GPU, and print it.
-
-    Args:
-        run: Name of the recipe.
-        config: The pipeline's config, which says where recipes lie.
-        root: The repository.
-        gpus: GPUs that will train; None: those of this machine.
-
-    Raises:
-        UserError: There is no such recipe, it trains nothing, no GPU is here, or not even one image fits.
-    """
+    """Find it by short real runs on one GPU, and print it; `gpus` will train, None for those of this machine."""
     settings = load_config(config)
     recipe = load_recipe(root / settings.recipes / f"{run}.yaml").pretrain
     if recipe.method.name == "random":
@@ -58,15 +48,7 @@ def largest_batch(run: str, *, config: Path, root: Path, gpus: int | None) -> No
 
 
 def advice(recipe: Pretrain, processes: int, memory: Callable[[Pretrain, int], float | None]) -> list[str]:
-    """What to tell the user.
-
-    Batches are tried in steps of two, since others would not divide the recipe's.
-
-    Args:
-        recipe: What is trained.
-        processes: Processes, one per GPU.
-        memory: GB of a step of a recipe with these images per forward pass; None where it does not fit.
-    """
+    """What to tell the user; `memory` gives GB of a step with so many images, None where it does not fit."""
     own = best = plan_batch(recipe, processes).per_gpu
     at_own = used = memory(recipe, own)
     while used is None and best % 2 == 0 and _works(recipe, best // 2, processes):

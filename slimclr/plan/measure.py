@@ -1,6 +1,7 @@
 """Measure what a config's jobs do, by a short real run of each kind."""
 
 import json
+import math
 import os
 import sys
 import tempfile
@@ -51,7 +52,8 @@ class Measuring:
     ) -> None:
         self.config, self.recipes, self.known, self.trials = config, recipes, known, trials
         self.run_of = {folder: name for name, recipe in recipes.items() for folder in seeded_runs(name, recipe)}
-        self.jobs = [job for job in jobs if not {job.name, job.rule, self._run(job)} & set(known.jobs)]
+        run = {job.name: f"{job.rule} {self.run_of.get(job.wildcards.get('run', ''))}" for job in jobs}
+        self.jobs = [job for job in jobs if not {job.name, job.rule, run[job.name]} & set(known.jobs)]
         self.notes: list[str] = []
         self.rates: dict[str, Rate] = {}
         self.sizes: dict[str, float] = {}
@@ -73,10 +75,6 @@ class Measuring:
             task()
         except UserError as error:
             self.notes.append(f"{name}: not measured: {error}")
-
-    def _run(self, job: Job) -> str:
-        """A job's name for the rates of all seeds."""
-        return f"{job.rule} {self.run_of.get(job.wildcards.get('run', ''), '')}"
 
     def _extraction(self) -> None:
         """Archive to folder to LMDB, with the miniature's own archive or photos of ImageNet's usual size."""
@@ -125,7 +123,10 @@ class Measuring:
             raise UserError(
                 f"it has {job.gpus} GPUs, this machine has none; run plan on a machine with one, or state a rate"
             )
-        section = self.config.detection if job.rule == "transfer" else getattr(recipe, job.rule)
+        section: Any = self.config.detection if job.rule == "transfer" else getattr(recipe, job.rule)
+        pixels = math.prod(section.image_scale) if job.rule == "transfer" else section.image_size**2
+        if not job.gpus and section.batch // job.processes * pixels > _CPU_PIXELS:
+            raise UserError("a step would take minutes without a GPU; run plan on a machine with one, or state a rate")
         speed = {key: value for key, value in dump(section).items() if key not in _NO_SPEED}
         slow = job.rule == "pretrain" and recipe.pretrain.slow_start_epoch > 0
         shape = [dump(recipe.pretrain.backbone), slow, job.processes, job.gpus, job.threads]
@@ -143,14 +144,9 @@ class Measuring:
             options = ("--recipe", json.dumps(dump(drawn)), "--checkpoints", out, "--out", out)
             trial = self.trials("pretrain", "--name", "drawn", *options)
             weights = out / "weights.safetensors"
-            size = weights.stat().st_size / 1e9
-            self._once[key] = weights, Rate(seconds=trial.seconds, cores=1, checkpoint_gb=size)
-        weights, rate = self._once[key]
-        return weights, rate
-
-    def _check_cpu(self, job: Job, pixels: int) -> None:
-        if not job.gpus and pixels > _CPU_PIXELS:
-            raise UserError("a step would take minutes without a GPU; run plan on a machine with one, or state a rate")
+            rate = Rate(seconds=trial.seconds, cores=1, checkpoint_gb=weights.stat().st_size / 1e9)
+            self._once[key] = weights, rate
+        return self._once[key]
 
     def _place(self) -> Path:
         return Path(tempfile.mkdtemp(dir=self.trials.folder))
@@ -167,7 +163,6 @@ class Measuring:
         batch = plan_batch(recipe.pretrain, job.processes).per_gpu if pretrain else section.batch // job.processes
         if not self._photos:
             raise UserError("there are no images to load, as extraction was not measured")
-        self._check_cpu(job, batch * section.image_size**2)
         workers = min(section.workers, max(1, len(os.sched_getaffinity(0)) // max(1, len(gpu_names()))))
         # Every loader process has its first batch ready at about the same time: only later ones tell its speed.
         steps = max(24 if job.gpus else 12, 3 * workers)
@@ -214,23 +209,12 @@ class Measuring:
 
         section, place = self.config.detection, self._place()
         batch, iterations, val = max(1, section.batch // job.processes), 20, 40
-        self._check_cpu(job, batch * section.image_scale[0] * section.image_scale[1])
         write_miniature(place, train_per_class=1, val_per_class=1, coco_train=iterations * batch, coco_val=val)
         short = section.model_copy(update={"epochs": 1, "milestones": (), "batch": batch, "lr": _LR})
-        weights, _ = self._drawn(recipe.pretrain)
-        options = [
-            "--weights",
-            weights,
-            "--coco",
-            place / "coco",
-            "--checkpoints",
-            place,
-            "--out",
-            place / "metrics.json",
-        ]
+        files = ("--weights", self._drawn(recipe.pretrain)[0], "--coco", place / "coco", "--checkpoints", place)
+        options = ("--recipe", json.dumps(dump(short)), *files, "--out", place / "metrics.json")
         began = time.time()
-        recipe_text = json.dumps(dump(short))
-        trial = self._run_short(job, "--recipe", recipe_text, *options, environment="detection")
+        trial = self._run_short(job, *options, environment="detection")
         (checkpoint,), (scalars,) = place.rglob("epoch_1.pth"), place.rglob("scalars.json")
         record = json.loads(scalars.read_text().splitlines()[-1])
         step, trained = record["time"], checkpoint.stat().st_mtime - began

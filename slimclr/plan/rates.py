@@ -20,9 +20,7 @@ class Rate(Model):
     start_s: NotNegative = Field(0.0, description="Seconds beside its work: imports, building, writing results.")
     epoch_s: NotNegative = Field(0.0, description="Seconds of an epoch beside its steps.")
     images_per_s: Positive | None = Field(None, description="Images per second, loading included; all widths train.")
-    full_width_images_per_s: Positive | None = Field(
-        None, description="The same before slow start, while only width 1.0 trains; null: the same number."
-    )
+    full_width_images_per_s: Positive | None = Field(None, description="The same before slow start; null: as above.")
     evaluation_images_per_s: Positive | None = Field(None, description="Validation images, all widths of each.")
     cores: Positive | None = Field(None, description="Cores that a process keeps busy; null: its threads.")
     memory_gb: Positive | None = Field(None, description="Memory of a process in GB, loader processes included.")
@@ -50,11 +48,7 @@ class Rates(Model):
 
 
 def read_rates(path: Path) -> Rates:
-    """Read a rates file.
-
-    Raises:
-        UserError: It is missing, not YAML, has an unknown key or a value that is none: one line each.
-    """
+    """Read a rates file; what is wrong with it is one line each."""
     return parse_section(Rates, str(path.absolute()))
 
 

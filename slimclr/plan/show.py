@@ -8,18 +8,7 @@ from slimclr.plan.forecast import Forecast
 from slimclr.plan.jobs import JobForecast
 from slimclr.plan.rates import Rates
 
-_COLUMNS = [
-    "stage",
-    "jobs",
-    "GPU-hours",
-    "CPU-hours",
-    "begins after",
-    "wall",
-    "requeues",
-    "disk",
-    "memory",
-    "GPU memory",
-]
+_COLUMNS = ("stage", "jobs", "GPU-hours", "CPU-hours", "begins after", "wall", "requeues", "disk", "memory", "on GPU")
 
 
 def duration(seconds: float | None) -> str:
@@ -51,16 +40,10 @@ def print_json(forecast: Forecast, rates: Rates, notes: Sequence[str], facts: di
     ]
     totals = {name: _total(forecast.jobs, name) for name in ("gpu_hours", "cpu_hours", "requeues", "disk_gb")}
     without = [entry.job.name for entry in forecast.jobs if entry.disk_gb is None]
-    document = {
-        "schema": 1,
-        **facts,
-        "jobs": jobs,
-        "warnings": forecast.warnings,
-        "notes": list(notes),
-        "totals": {"jobs": len(jobs), "wall_s": forecast.seconds, **totals}
-        | {"without_time": forecast.unknown, "without_disk": without},
-        "rates": rates.model_dump(mode="json", exclude_none=True),
-    }
+    document = {"schema": 1} | facts | {"jobs": jobs, "warnings": forecast.warnings, "notes": list(notes)}
+    document["totals"] = {"jobs": len(jobs), "wall_s": forecast.seconds, **totals}
+    document["totals"] |= {"without_time": forecast.unknown, "without_disk": without}
+    document["rates"] = rates.model_dump(mode="json", exclude_none=True)
     print(json.dumps(document, indent=2, ensure_ascii=False))
 
 
@@ -75,22 +58,16 @@ def print_table(forecast: Forecast, notes: Sequence[str], heading: str) -> None:
     if not console.is_terminal:  # nobody wants a pipe's lines wrapped
         console = Console(highlight=False, width=160)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=None)
-    gpus = any(entry.job.gpus for entry in forecast.jobs)
-    shown = [place for place, name in enumerate(_COLUMNS) if gpus or "GPU" not in name]
-    for place in shown:
-        table.add_column(_COLUMNS[place], justify="left" if place == 0 else "right", no_wrap=True)
-
-    def add(cells: Sequence[str], style: str = "") -> None:
-        table.add_row(*(cells[place] for place in shown), style=style)
-
+    for name in _COLUMNS:
+        table.add_column(name, justify="left" if name == "stage" else "right", no_wrap=True)
     for stage in dict.fromkeys(entry.stage for entry in sorted(forecast.jobs, key=lambda entry: entry.begin)):
         entries = [entry for entry in forecast.jobs if entry.stage == stage]
-        add(_row(stage, entries), "bold")
+        table.add_row(*_row(stage, entries), style="bold")
         for entry in entries if len(entries) > 1 else ():
             name = entry.job.name.partition(" ")[2] or entry.job.rule
-            add(_row(f"  {name}{' (done)' if entry.job.done else ''}", [entry], count=False))
+            table.add_row(*_row(f"  {name}{' (done)' if entry.job.done else ''}", [entry], count=False))
     table.add_section()
-    add(_row("total", forecast.jobs, wall=forecast.seconds), "bold")
+    table.add_row(*_row("total", forecast.jobs, wall=forecast.seconds), style="bold")
     console.print(Text(heading), soft_wrap=True)
     console.print(table)
     missing = forecast.unknown

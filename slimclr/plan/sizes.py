@@ -21,19 +21,19 @@ _CHECKPOINTS = 3
 
 
 def data_set(config: Config) -> DataSet:
-    """What follows from the config and the archives that are there.
-
-    ImageNet's counts are those that the extraction insists on (`expect: ilsvrc2012`), its bytes the archives' sizes;
-    of a subset the archives' sizes alone are known, and counts have to be stated.
-    """
+    """What follows from the config and the archives that are there; of a subset the counts have to be stated."""
     from slimclr.data.archives import ILSVRC2012_TRAIN_IMAGES, ILSVRC2012_VAL_IMAGES
+    from slimclr.miniature.write import write_miniature
 
     if config.cifar10:
         counts = {f"{split}_images": count for split, count in CIFAR_IMAGES.items()}
         sizes = {f"{split}_mb": count * CIFAR_PNG_BYTES / 1e6 for split, count in CIFAR_IMAGES.items()}
         return DataSet(**counts, **sizes)
     if config.miniature:
-        return DataSet(**_miniature())
+        # What the generator draws when it is not told otherwise.
+        drawn = {name: one.default for name, one in inspect.signature(write_miniature).parameters.items()}
+        counts = {f"{split}_images": drawn["classes"] * drawn[f"{split}_per_class"] for split in ("train", "val")}
+        return DataSet(**counts, **{f"{name}_images": drawn[name] for name in ("coco_train", "coco_val")})
     sizes = {}
     raw, names = Path(config.paths.raw), {"train": config.imagenet.train, "val": config.imagenet.val}
     for split, name in names.items():
@@ -47,20 +47,9 @@ def data_set(config: Config) -> DataSet:
     return DataSet(train_images=ILSVRC2012_TRAIN_IMAGES, val_images=ILSVRC2012_VAL_IMAGES, **sizes, **COCO)
 
 
-def _miniature() -> dict[str, int]:
-    """What the generator draws when it is not told otherwise."""
-    from slimclr.miniature.write import write_miniature
-
-    values = {name: parameter.default for name, parameter in inspect.signature(write_miniature).parameters.items()}
-    images = {f"{split}_images": values["classes"] * values[f"{split}_per_class"] for split in ("train", "val")}
-    return images | {f"{name}_images": values[name] for name in ("coco_train", "coco_val")}
-
-
 def classes_of(config: Config) -> int:
     """Classes of a config's data, as far as it is known before the data are there."""
-    if config.cifar10:
-        return 10
-    return 8 if config.miniature else 1000
+    return 10 if config.cifar10 else 8 if config.miniature else 1000
 
 
 def disk_gb(job: Job, config: Config, recipe: Recipe | None, data: DataSet, checkpoint: float | None) -> float | None:

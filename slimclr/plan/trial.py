@@ -14,8 +14,6 @@ from pathlib import Path
 from slimclr.errors import UserError
 from slimclr.progress import STEPS
 
-_SAMPLE_SECONDS = 0.25
-
 
 @dataclass(frozen=True)
 class Trial:
@@ -34,11 +32,7 @@ class Trials:
         self.folder, self.root = folder, root
 
     def __call__(self, *arguments: object, environment: str = "train", threads: int = 1) -> Trial:
-        """Run `slimclr` with these arguments, in a process and an environment as its job would.
-
-        Raises:
-            UserError: The environment is missing, or the command failed: its last line.
-        """
+        """Run `slimclr` with these arguments as its job would; a failure is told by its last line."""
         python = Path(sys.executable)
         if environment != "train":
             installed = self.root / ".venvs" / environment
@@ -80,7 +74,7 @@ def _watch(process: subprocess.Popen[bytes]) -> tuple[float, float]:
             most = max(most, sum(one.memory_full_info().pss for one in processes) / 1e9)
         except psutil.Error:  # one of them has just ended
             continue
-        time.sleep(_SAMPLE_SECONDS)
+        time.sleep(0.25)
     return sum(busy.values()), most
 
 
