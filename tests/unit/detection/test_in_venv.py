@@ -104,14 +104,14 @@ def test_two_processes_train_one_model(job: Path, environment: dict[str, str], t
 
 
 def test_killed_run_continues(job: Path, environment: dict[str, str], tmp_path: Path) -> None:
-    command = [VENV / "bin/python", job, "train", "60"]
+    command = [VENV / "bin/python", job, "train", "20"]
     with subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 120
         while not (tmp_path / "work/epoch_3.pth").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
     saved = max(int(path.stem.removeprefix("epoch_")) for path in (tmp_path / "work").glob("epoch_*.pth"))
-    assert 3 <= saved < 60
+    assert 3 <= saved < 20
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-5000:]
     epochs = [
@@ -120,6 +120,6 @@ def test_killed_run_continues(job: Path, environment: dict[str, str], tmp_path: 
         for line in path.read_text().splitlines()
     ]
     # The newest file may have been cut short, then the one before it counts.
-    assert (min(epochs) if epochs else 60) >= saved
-    assert sorted(path.name for path in (tmp_path / "work").glob("epoch_*.pth")) == ["epoch_59.pth", "epoch_60.pth"]
+    assert (min(epochs) if epochs else 20) >= saved
+    assert sorted(path.name for path in (tmp_path / "work").glob("epoch_*.pth")) == ["epoch_19.pth", "epoch_20.pth"]
     assert (tmp_path / "metrics.json").is_file()
