@@ -1,10 +1,15 @@
 #!/usr/bin/env bash
 # tests/slurm/run.sh [EXPRESSION]: bring up a Slurm of two nodes, run tests/slurm there two at a time (or those that pytest's
-# -k EXPRESSION names), and stop it. Skips with the reason where no Slurm can be had.
+# -k EXPRESSION names), and stop it; its logs stay where a test fails. Skips with the reason where no Slurm can be had.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 folder=$(mktemp -d "${TMPDIR:-/tmp}/slimclr-slurm.XXXXXX")
-trap 'tests/slurm/cluster.sh stop "$folder"; rm -rf "$folder"' EXIT
+end() {
+  local status=$?
+  tests/slurm/cluster.sh stop "$folder"
+  [ "$status" != 0 ] || rm -rf "$folder"
+}
+trap end EXIT
 if ! tests/slurm/cluster.sh start "$folder"; then
   echo "tests/slurm: skipped: no Slurm here"
   exit 0
