@@ -26,7 +26,7 @@ bench: .venvs/dev ## the benchmarks, as JSON on stdout
 	.venvs/dev/bin/python benchmarks/bench_memory.py
 
 test-slurm: .venvs/dev .venvs/train ## runs on a real Slurm of two nodes on this machine, ONLY=demo for one; needs root and Debian
-	SLIMCLR_TEST_SLURM=1 .venvs/dev/bin/pytest tests/slurm -k '$(ONLY)'
+	tests/slurm/run.sh '$(ONLY)'
 
 test-containers: .venvs/train .venvs/detection ## builds the images without a registry and runs the demo in them; needs 45 GB
 	tests/containers/run.sh
@@ -52,7 +52,7 @@ images: ## the container images, with docker, podman or buildah; BASE=<root file
 sif: ## the same as SIF files, with apptainer
 	containers/build.sh sif
 
-images-lock: ## look the images' digests up at their registries
+images-lock: ## check the images' digests at their registries, and write those that the tags have moved on to
 	containers/build.sh lock
 
 config-docs: .venvs/train ## renew config/README.md, config/schema.json, docs/import_graph.svg, the table of jobs in docs/slurm.md

@@ -125,21 +125,30 @@ digest() {
   fi 2>/dev/null
 }
 
+# lock NAME...: compares the digests with what the registries have now, and writes those that the tags lead to
 lock() {
-  local name reference found unresolved=()
+  local name reference locked found unresolved=()
   for name in "$@"; do
     reference=$(field "$name" reference)
     [ -n "$reference" ] || continue
-    reference=$reference:$(field "$name" tag)
-    if found=$(digest "$reference") && [[ $found =~ ^sha256:[0-9a-f]{64}$ ]]; then
-      sed -i "/^$name: {/s/digest: [^,}]*/digest: $found/" "$yaml"
-      echo "$name: $reference@$found"
+    locked=$(field "$name" digest)
+    if ! found=$(digest "$reference:$(field "$name" tag)") || ! [[ $found =~ ^sha256:[0-9a-f]{64}$ ]]; then
+      unresolved+=("$reference:$(field "$name" tag)")
+    elif [ "$found" = "$locked" ]; then
+      echo "$name: $reference@$found, as locked"
     else
-      unresolved+=("$reference")
+      sed -i "/^$name: {/s/digest: [^,}]*/digest: $found/" "$yaml"
+      sed -i "s|^\(ARG [A-Z]*=$reference\)[:@].*|\1@$found|" containers/*.Dockerfile
+      echo "$name: $reference@$found, written$([ -z "$locked" ] || was_locked "$reference@$locked")"
     fi
   done
   [ ${#unresolved[@]} = 0 ] || echo "not resolved, their digests stay as they are (is skopeo, docker or podman here, and" \
     "the registry reachable?): ${unresolved[*]}"
+}
+
+# was_locked REFERENCE@DIGEST: what has become of a digest that the tag no longer leads to
+was_locked() {
+  echo -n " instead of ${1#*@}, which $(digest "$1" >/dev/null && echo "is there, too" || echo "the registry does not have")"
 }
 
 command=${1:?usage: containers/build.sh images|sif|lock [NAME...]}

@@ -2,8 +2,8 @@
 # `make images`; built from envs/detection.lock and nothing else.
 # mmcv's operators are compiled in the build stage: for the GPU where CUDA's image has its toolkit, else for the CPU.
 # A plain Python 3.11: CUDA's runtime comes with torch's wheels. Named in containers/images.yaml, too.
-ARG BASE=docker.io/library/python:3.11-slim-bookworm
-ARG CUDA=docker.io/nvidia/cuda:13.0.1-devel-ubuntu22.04
+ARG BASE=docker.io/library/python@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
+ARG CUDA=docker.io/nvidia/cuda@sha256:bb3de902bc1b522231cffea98a4d25a16ddb9fc8685a958b48d83036f46fd0c2
 
 # hadolint ignore=DL3006
 FROM ${CUDA} AS cuda

@@ -1,7 +1,7 @@
 # SlimCLR: data, pre-training, probes and reports
 # `make images`; built from envs/train.lock and nothing else.
 # A plain Python 3.11: CUDA's runtime comes with torch's wheels. Named in containers/images.yaml, too.
-ARG BASE=docker.io/library/python:3.11-slim-bookworm
+ARG BASE=docker.io/library/python@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 
 # hadolint ignore=DL3006
 FROM ${BASE} AS build

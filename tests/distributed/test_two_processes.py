@@ -15,6 +15,8 @@ from slimclr.nn.weights import load_backbone
 from slimclr.stages.data import extract
 from tests.helpers.small_recipe import RECIPE
 
+pytestmark = [pytest.mark.ddp, pytest.mark.slow]
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
@@ -25,44 +27,34 @@ def data(tmp_path_factory):
     return folder / "train"
 
 
-@pytest.mark.ddp
-@pytest.mark.parametrize("method", ["mocov2", "simclr"])
-def test_widths_join_at_slow_start_without_idle_parameters(data, tmp_path, method):
-    recipe = RECIPE | {"method": {"name": method, "dim": 16} | ({"queue": 64} if method == "mocov2" else {})}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "slimclr"]
-    job = ["pretrain", "--name", "two", "--data", data, "--out", tmp_path / "out", "--checkpoints", tmp_path / "work"]
-    done = subprocess.run(
-        [*launcher, *job, "--recipe", json.dumps(recipe)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "unused" not in done.stderr
-    assert "strides" not in done.stderr
-    lines = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
-    assert [sorted(line["widths"]) for line in lines] == [["1.0"]] * 5 + [["0.5", "1.0"]] * 5
-    backbone, meta = load_backbone(tmp_path / "out/weights.safetensors")
-    assert meta["method"] == method
-    assert backbone.widths == (1.0, 0.5)
-    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
-    told = f"pretrain two: not comparable with the paper: {'; '.join(metrics['comparable_because'])}"
-    assert told.startswith("pretrain two: not comparable with the paper: it is not a run of the paper")
-    assert done.stdout.count(told) == 1
-    assert "with one process the keys' batch norm is not shuffled" not in metrics["comparable_because"]
-
-
-def start(data, folder, recipe):
+def start(data, folder, recipe, stdout=subprocess.DEVNULL):
     job = ["pretrain", "--name", "two", "--data", data, "--out", folder / "out", "--checkpoints", folder / "work"]
     return subprocess.Popen(
         [sys.executable, "-m", "tests.helpers.launch_job", *job, "--recipe", json.dumps(recipe)],
-        stdout=subprocess.DEVNULL,
+        stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         start_new_session=True,
     )
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """Folder of an undisturbed run of a recipe, made once, and what it printed and warned."""
+    done = {}
+
+    def run(recipe):
+        key = json.dumps(recipe)
+        if key not in done:
+            folder = tmp_path_factory.mktemp("whole")
+            with start(data, folder, recipe, subprocess.PIPE) as process:
+                printed, warned = process.communicate()
+            assert process.returncode == 0, warned[-3000:]
+            done[key] = folder, printed, warned
+        return done[key]
+
+    return run
 
 
 def last_state(folder):
@@ -81,10 +73,28 @@ def assert_same(one, other):
         assert torch.equal(state["momentum_buffer"], other["optimizer"]["state"][number]["momentum_buffer"]), number
 
 
+LONG = {"epochs": 8, "knn": {"every": 1, "bank": 100, "queries": 60}}
 MOCO_V2 = {"method": {"name": "mocov2", "dim": 16, "queue": 64}}
+SIMCLR = {"method": {"name": "simclr", "dim": 16}}
 
 
-@pytest.mark.ddp
+@pytest.mark.parametrize("changes", [MOCO_V2, SIMCLR], ids=["mocov2", "simclr"])
+def test_widths_join_at_slow_start_without_idle_parameters(whole, changes):
+    folder, printed, warned = whole(RECIPE | changes | LONG)
+    assert "unused" not in warned
+    assert "strides" not in warned
+    lines = [json.loads(line) for line in (folder / "out/metrics.jsonl").read_text().splitlines()]
+    assert [sorted(line["widths"]) for line in lines if "widths" in line] == [["1.0"]] * 5 + [["0.5", "1.0"]] * 35
+    backbone, meta = load_backbone(folder / "out/weights.safetensors")
+    assert meta["method"] == changes["method"]["name"]
+    assert backbone.widths == (1.0, 0.5)
+    metrics = json.loads((folder / "out/metrics.json").read_text())
+    told = f"pretrain two: not comparable with the paper: {'; '.join(metrics['comparable_because'])}"
+    assert told.startswith("pretrain two: not comparable with the paper: it is not a run of the paper")
+    assert printed.count(told) == 1
+    assert "with one process the keys' batch norm is not shuffled" not in metrics["comparable_because"]
+
+
 @pytest.mark.timeout(1200)  # DALI's views are compiled in six processes
 @pytest.mark.parametrize(
     ("whom", "changes"),
@@ -93,14 +103,13 @@ MOCO_V2 = {"method": {"name": "mocov2", "dim": 16, "queue": 64}}
         ("all processes", MOCO_V2),
         ("the launcher", MOCO_V2 | {"loader": "dali"}),
         ("the launcher", {"method": {"name": "mocov3", "dim": 16, "hidden": 32}}),
-        ("the launcher", {"method": {"name": "simclr", "dim": 16}}),
+        ("the launcher", SIMCLR),
     ],
     ids=["mocov2", "mocov2, all signalled", "mocov2, dali", "mocov3", "simclr"],
 )
-def test_asked_to_stop_both_processes_leave_one_checkpoint_and_go_on_exactly(data, tmp_path, whom, changes):
-    recipe = RECIPE | changes | {"epochs": 8, "knn": {"every": 1, "bank": 100, "queries": 60}}
-    with start(data, tmp_path / "whole", recipe) as whole:
-        assert whole.wait() == 0, whole.stderr.read()[-3000:]
+def test_asked_to_stop_both_processes_leave_one_checkpoint_and_go_on_exactly(data, whole, tmp_path, whom, changes):
+    recipe = RECIPE | changes | LONG
+    undisturbed, *_ = whole(recipe)
     folder = tmp_path / "stopped"
     with start(data, folder, recipe) as stopped:
         while not list(folder.glob("work/*/seed0/step_*.pt")) and stopped.poll() is None:
@@ -119,29 +128,26 @@ def test_asked_to_stop_both_processes_leave_one_checkpoint_and_go_on_exactly(dat
     assert not (folder / "out/metrics.json").exists()
     with start(data, folder, recipe) as resumed:
         assert resumed.wait() == 0, resumed.stderr.read()[-3000:]
-    assert_same(tmp_path / "whole", folder)
-    records = [(path / "out/metrics.jsonl").read_text().splitlines() for path in (tmp_path / "whole", folder)]
+    assert_same(undisturbed, folder)
+    records = [(path / "out/metrics.jsonl").read_text().splitlines() for path in (undisturbed, folder)]
     seen = [[line["knn"] for line in map(json.loads, lines) if "knn" in line] for lines in records]
     assert len(seen[0]) == 8
     assert seen[0] == seen[1]
     assert len(last_state(folder)["random"]) == 2
 
 
-@pytest.mark.ddp
-def test_two_runs_at_the_same_time_do_not_disturb_each_other(data, tmp_path):
-    recipe = RECIPE | MOCO_V2 | {"epochs": 8}
+def test_two_runs_at_the_same_time_do_not_disturb_each_other(data, whole, tmp_path):
+    recipe = RECIPE | MOCO_V2 | LONG
     with start(data, tmp_path / "one", recipe) as one, start(data, tmp_path / "other", recipe) as other:
         told = [process.communicate(timeout=300)[1] for process in (one, other)]
     assert (one.returncode, other.returncode) == (0, 0), told
-    with start(data, tmp_path / "alone", recipe) as alone:
-        assert alone.wait() == 0, alone.stderr.read()[-3000:]
-    assert_same(tmp_path / "alone", tmp_path / "one")
-    assert_same(tmp_path / "alone", tmp_path / "other")
+    alone, *_ = whole(recipe)
+    assert_same(alone, tmp_path / "one")
+    assert_same(alone, tmp_path / "other")
 
 
-@pytest.mark.ddp
 def test_a_loss_that_is_not_finite_ends_both_processes_with_a_line(data, tmp_path):
-    recipe = RECIPE | {"method": {"name": "simclr", "dim": 16}, "optimizer": {"lr": 1e20}}
+    recipe = RECIPE | SIMCLR | {"optimizer": {"lr": 1e20}}
     with start(data, tmp_path, recipe) as process:
         told = process.communicate(timeout=300)[1]
     assert process.returncode != 0
@@ -150,7 +156,6 @@ def test_a_loss_that_is_not_finite_ends_both_processes_with_a_line(data, tmp_pat
     assert {path.name for path in left.iterdir()} == {"rank_0.log", "rank_1.log"}
 
 
-@pytest.mark.ddp
 def test_a_number_that_is_not_finite_once_moves_nothing_more_and_is_in_no_checkpoint(data, tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(

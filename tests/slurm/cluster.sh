@@ -15,6 +15,9 @@ start() {
 ClusterName=test
 SlurmctldHost=$(hostname)(127.0.0.1)
 AuthType=auth/munge
+# A job that is queued again waits as long as its credentials hold: 120 s unless said otherwise.
+AuthInfo=cred_expire=15
+SchedulerParameters=bf_interval=2,batch_sched_delay=0
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres

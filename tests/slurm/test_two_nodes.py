@@ -10,14 +10,17 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.helpers.made_once import made_once
 from tests.helpers.small_recipe import RECIPE as SMALL
 
 ROOT = Path(__file__).parents[2]
-SNAKEMAKE = ROOT / ".venvs/dev/bin/snakemake"
+SNAKEMAKE = [ROOT / ".venvs/dev/bin/python", ROOT / "tests/slurm/asking_often.py"]
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1800),
-    pytest.mark.skipif("SLIMCLR_TEST_SLURM" not in os.environ, reason="brings up a Slurm as root: make test-slurm"),
+    pytest.mark.skipif(
+        "SLIMCLR_TEST_SLURM" not in os.environ, reason="needs a Slurm that root brings up: make test-slurm"
+    ),
 ]
 RECIPE = {
     "pretrain": SMALL | {"method": {"name": "mocov2", "dim": 16, "queue": 64}, "epochs": 12, "log_every": 5},
@@ -35,26 +38,21 @@ RESOURCES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("slurm")
-    started = subprocess.run([ROOT / "tests/slurm/cluster.sh", "start", folder], capture_output=True, text=True)
-    if started.returncode:
-        pytest.skip(f"no Slurm here: {started.stderr.strip()[-300:]}")
-    yield folder
-    subprocess.run([ROOT / "tests/slurm/cluster.sh", "stop", folder], check=False)
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """A working folder whose data stages have run, on this machine: the demo's run in Slurm."""
+
+    def make(folder):
+        command = [*SNAKEMAKE, "data/imagenet/train.lmdb", "data/imagenet/val.lmdb", "--profile", ROOT / "local"]
+        command += ["--snakefile", ROOT / "Snakefile", "--configfile", write_config(folder), "--cores", "2"]
+        done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert done.returncode == 0, done.stdout[-5000:]
+
+    return made_once(tmp_path_factory, "data", make)
 
 
-@pytest.fixture(scope="module")
-def data(cluster, tmp_path_factory):
-    """A working folder whose data stages have run."""
-    folder = tmp_path_factory.mktemp("data") / "p"
-    begin(folder, "data/imagenet/train.lmdb", "data/imagenet/val.lmdb").communicate(timeout=400)
-    return folder
-
-
-def begin(folder, *targets, resources=()):
-    """Start Snakemake on a small recipe of its own."""
+def write_config(folder):
+    """The config of a small recipe, in its working folder."""
     (folder / "recipes").mkdir(parents=True, exist_ok=True)
     (folder / "recipes/small.yaml").write_text(yaml.safe_dump(RECIPE))
     config = {
@@ -65,19 +63,24 @@ def begin(folder, *targets, resources=()):
         "runs": ["small"],
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder / "config.yaml"
+
+
+def begin(folder, *targets, resources=()):
+    """Start Snakemake on the small recipe in Slurm."""
     # The cut-down time limit strikes more often than the profile's three retries allow for.
-    return submit(folder, folder / "config.yaml", *targets, "--retries", "9", resources=resources)
+    return submit(folder, write_config(folder), *targets, "--retries", "9", resources=resources)
 
 
 def submit(folder, config, *arguments, resources=()):
-    command = [SNAKEMAKE, *arguments, "--profile", ROOT / "slurm", "--snakefile", ROOT / "Snakefile"]
+    command = [*SNAKEMAKE, *arguments, "--profile", ROOT / "slurm", "--snakefile", ROOT / "Snakefile"]
     command += ["--configfile", config, "--default-resources", "slurm_partition=test", "mem_mb=2000", "runtime=30"]
     command += ["--set-resources", *RESOURCES, *resources, "--latency-wait", "5"]
-    command += ["--slurm-init-seconds-before-status-checks", "3"]
+    command += ["--slurm-init-seconds-before-status-checks", "1"]
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def wait_for(condition, process, seconds=240):
+def wait_for(condition, process, seconds=400):
     until = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.stdout.read()[-5000:]
@@ -85,8 +88,11 @@ def wait_for(condition, process, seconds=240):
         time.sleep(0.2)
 
 
-def job():
-    return subprocess.run(["squeue", "-h", "-o", "%i"], capture_output=True, text=True).stdout.split()[0]
+def job(folder, shown="%i"):
+    """Number of the job, or something else about it, that a working folder's Snakemake has in Slurm now."""
+    told = subprocess.run(["squeue", "-h", "-o", f"%Z|{shown}"], capture_output=True, text=True).stdout
+    (found,) = [line.partition("|")[2] for line in told.splitlines() if line.startswith(f"{folder}|")]
+    return found
 
 
 def lines(folder):
@@ -95,16 +101,28 @@ def lines(folder):
 
 
 def asked(folder):
-    signal = ["scancel", "--signal=USR1", job()]
+    signal = ["scancel", "--signal=USR1", job(folder)]
     subprocess.run(signal, check=True)
 
 
 def node_down(folder):
-    node = subprocess.run(["squeue", "-h", "-o", "%N"], capture_output=True, text=True).stdout.strip()
+    node = job(folder, "%N")
     subprocess.run(["scontrol", "update", f"NodeName={node}", "State=down", "Reason=test"], check=True)
     time.sleep(5)
     # Refused where the node has reported for duty by itself.
     subprocess.run(["scontrol", "update", f"NodeName={node}", "State=resume"], check=False)
+
+
+def test_the_demo_runs_to_its_report(tmp_path):
+    if not (ROOT / ".venvs/detection/installed.sha256").exists():
+        pytest.skip("the demo's transfer needs .venvs/detection: make .venvs/detection")
+    process = submit(tmp_path, ROOT / "config/demo.yaml", "all")
+    told = process.communicate(timeout=1500)[0]
+    assert process.returncode == 0, told[-5000:]
+    assert "Submitted job" in told or "SLURM" in told
+    tables = (tmp_path / "demo/results/report/tables.csv").read_text()
+    assert "demo_slimclr_simclr" in tables
+    assert (tmp_path / "demo/results/report/index.html").is_file()
 
 
 TERM = ["scancel", "--signal=TERM"]
@@ -116,9 +134,9 @@ LIMIT = ["pretrain:runtime=1", "pretrain:slurm_extra='--signal=USR1@25'"]
     ("resources", "disturb"),
     [
         (TWO, asked),
-        ([], lambda folder: subprocess.run([*TERM, job()], check=True)),
-        (TWO, lambda folder: subprocess.run([*TERM, job()], check=True)),
-        ([], lambda folder: subprocess.run(["scancel", job()], check=True)),
+        ([], lambda folder: subprocess.run([*TERM, job(folder)], check=True)),
+        (TWO, lambda folder: subprocess.run([*TERM, job(folder)], check=True)),
+        ([], lambda folder: subprocess.run(["scancel", job(folder)], check=True)),
         (LIMIT, None),
         ([], node_down),
     ],
@@ -139,18 +157,6 @@ def test_a_disturbed_run_is_continued_and_finished(data, tmp_path, monkeypatch, 
     assert (folder / "results/report/index.html").is_file()
     steps = json.loads((folder / "results/pretrain/small/metrics.json").read_text())["steps"]
     assert steps == 37 * RECIPE["pretrain"]["epochs"]
-
-
-def test_the_demo_runs_to_its_report(cluster, tmp_path):
-    if not (ROOT / ".venvs/detection/installed.sha256").exists():
-        pytest.skip("the demo's transfer needs .venvs/detection: make .venvs/detection")
-    process = submit(tmp_path, ROOT / "config/demo.yaml", "all")
-    told = process.communicate(timeout=1500)[0]
-    assert process.returncode == 0, told[-5000:]
-    assert "Submitted job" in told or "SLURM" in told
-    tables = (tmp_path / "demo/results/report/tables.csv").read_text()
-    assert "demo_slimclr_simclr" in tables
-    assert (tmp_path / "demo/results/report/index.html").is_file()
 
 
 def test_rules_run_in_apptainer(data, tmp_path):

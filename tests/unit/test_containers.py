@@ -2,11 +2,14 @@
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+
+from slimclr.doctor.packages import locked_versions
 
 ROOT = Path(__file__).parents[2]
 IMAGES = yaml.safe_load((ROOT / "containers/images.yaml").read_text())
@@ -30,9 +33,12 @@ def test_the_script_reads_images_yaml_as_yaml_does(name, key):
     assert shell(f"field {name} {key}").strip() == (IMAGES[name][key] or "")
 
 
-def test_no_image_has_an_invented_digest():
-    for entry in IMAGES.values():
-        assert entry["digest"] is None or re.fullmatch(r"sha256:[0-9a-f]{64}", entry["digest"])
+def test_bases_are_pinned_and_unpublished_images_have_no_digest():
+    for name, entry in IMAGES.items():
+        if name in ("base", "cuda"):
+            assert re.fullmatch(r"sha256:[0-9a-f]{64}", entry["digest"])
+        elif entry["reference"] is None:
+            assert entry["digest"] is None
 
 
 @pytest.mark.parametrize("name", BUILT)
@@ -40,7 +46,7 @@ def test_bases_are_those_of_images_yaml(name):
     defaults = dict(re.findall(r"^ARG (BASE|CUDA)=(\S+)$", dockerfile(name), re.MULTILINE))
     for argument, default in defaults.items():
         entry = IMAGES[argument.lower()]
-        assert default == f"{entry['reference']}:{entry['tag']}"
+        assert default == f"{entry['reference']}@{entry['digest']}"
     assert "BASE" in defaults
 
 
@@ -75,28 +81,122 @@ def test_an_unknown_image_or_command_is_one_line():
     assert "no such command: nothing" in build("nothing").stderr
 
 
-def test_no_registry_leaves_digests_alone(tmp_path):
-    """With a registry's client that fails, and with one that answers."""
+@pytest.fixture
+def lock(tmp_path):
+    """`build.sh lock` in a copy, with a make-believe client; gives what it says, images.yaml and a Dockerfile."""
     copy = tmp_path / "copy/containers"
     copy.mkdir(parents=True)
-    for name in ("build.sh", "images.yaml"):
-        (copy / name).write_bytes((ROOT / "containers" / name).read_bytes())
-    (copy / "build.sh").chmod(0o755)
+    for path in (ROOT / "containers/build.sh", ROOT / "containers/images.yaml", *ROOT.glob("containers/*.Dockerfile")):
+        shutil.copy(path, copy)
     client = tmp_path / "skopeo"
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
 
-    def lock(script):
+    def run(script):
         client.write_text(f"#!/bin/sh\n{script}\n")
         client.chmod(0o755)
         done = subprocess.run([copy / "build.sh", "lock"], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        return done.stdout, yaml.safe_load((copy / "images.yaml").read_text())
+        images = yaml.safe_load((copy / "images.yaml").read_text())
+        return done.stdout.splitlines(), images, (copy / "detection.Dockerfile").read_text()
 
-    said, images = lock("echo no route to host >&2; exit 1")
-    assert len(said.splitlines()) == 1
-    assert images == IMAGES
-    said, images = lock("echo not a digest")
-    assert images == IMAGES
-    said, images = lock(f"echo sha256:{'a' * 64}")
-    assert images["base"]["digest"] == f"sha256:{'a' * 64}"
+    return run
+
+
+@pytest.mark.parametrize("script", ["echo no route to host >&2; exit 1", "echo not a digest"])
+def test_no_registry_leaves_digests_alone_in_one_line(lock, script):
+    (line,), images, text = lock(script)
+    assert line.startswith("not resolved, their digests stay as they are (is skopeo, docker or podman here, and the")
+    assert line.endswith(
+        ": " + " ".join(f"{IMAGES[name]['reference']}:{IMAGES[name]['tag']}" for name in ("base", "cuda"))
+    )
+    assert (images, text) == (IMAGES, dockerfile("detection"))
+
+
+def test_a_registry_confirms_what_is_locked(lock):
+    said, images, text = lock(
+        f"case $* in *python*) echo {IMAGES['base']['digest']};; *) echo {IMAGES['cuda']['digest']};; esac"
+    )
+    assert said == [
+        f"{name}: {IMAGES[name]['reference']}@{IMAGES[name]['digest']}, as locked" for name in ("base", "cuda")
+    ]
+    assert (images, text) == (IMAGES, dockerfile("detection"))
+
+
+@pytest.mark.parametrize(("old", "told"), [("echo yes", "is there, too"), ("exit 1", "the registry does not have")])
+def test_a_tag_that_moved_on_is_written_and_told(lock, old, told):
+    new = f"sha256:{'a' * 64}"
+    (line, _), images, text = lock(f"case $* in *@sha256:*) {old};; *) echo {new};; esac")
+    reference, locked = IMAGES["base"]["reference"], IMAGES["base"]["digest"]
+    assert line == f"base: {reference}@{new}, written instead of {locked}, which {told}"
+    assert images["base"]["digest"] == images["cuda"]["digest"] == new
     assert images["train"] == IMAGES["train"]
+    assert f"\nARG BASE={reference}@{new}\nARG CUDA={IMAGES['cuda']['reference']}@{new}\n" in text
+
+
+def test_the_build_starts_from_the_digests(tmp_path):
+    """With a make-believe engine that writes down what it is given."""
+    client = tmp_path / "docker"
+    client.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    client.chmod(0o755)
+    done = build("images", "detection", SLIMCLR_ENGINE="docker", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    said = done.stdout.splitlines()
+    assert f"BASE={IMAGES['base']['reference']}@{IMAGES['base']['digest']}" in said
+    assert f"BASE_DIGEST={IMAGES['base']['digest']}" in said
+    assert f"CUDA={IMAGES['cuda']['reference']}@{IMAGES['cuda']['digest']}" in said
+
+
+FAKE_PYTHON = """#!/bin/sh
+# venv: a python, and a pip that writes down the requirements that it is given
+case "$*" in
+"-m venv"*)
+  for last; do :; done
+  mkdir -p "$last/bin" "$last/lib"
+  cp "$0" "$last/bin/python"
+  cp "$0" "$last/bin/pip";;
+*--no-index*) echo "$@" >>{out}/without;;
+*" install "*) echo "$@" >>{out}/calls; for last; do :; done; cat "$last" >>{out}/given;;
+*sysconfig*) echo {out};;
+esac
+"""
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_an_image_is_given_every_package_of_its_lock_and_nothing_else(name, tmp_path):
+    build, venv = tmp_path / "build", tmp_path / "venv"
+    build.mkdir()
+    text = (ROOT / f"envs/{name}.lock").read_text()
+    (build / f"{name}.lock").write_text(text)
+    script = (
+        (ROOT / "containers/install.sh").read_text().replace("/build/", f"{build}/").replace("/opt/venv", str(venv))
+    )
+    (tmp_path / "install.sh").write_text(script.replace("/cuda/", f"{tmp_path}/cuda/"))
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python3").write_text(FAKE_PYTHON.format(out=tmp_path))
+    (tmp_path / "bin/python3").chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+    subprocess.run(["sh", tmp_path / "install.sh", name], env=environment, check=True, capture_output=True)
+    assert locked_versions((tmp_path / "given").read_text()) == locked_versions(text)
+    for call in (tmp_path / "calls").read_text().splitlines():
+        assert "--no-deps --require-hashes" in call
+    # the same file goes into the image, where `slimclr doctor --image` compares it with what is installed
+    assert f"COPY containers/install.sh envs/{name}.lock /build/" in dockerfile(name)
+    assert "\nCOPY envs envs\n" in dockerfile(name).rsplit("FROM ${BASE}\n", 1)[1]
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_the_installed_environment_is_its_lock_as_an_image_is(name):
+    venv = ROOT / ".venvs" / name
+    if not (venv / "installed.sha256").exists():
+        pytest.skip(f"{venv} is not installed")
+    code = (
+        "import sys; from pathlib import Path; from slimclr.doctor.packages import check_versions, installed_versions\n"
+        "finding = check_versions(Path(sys.argv[1]).read_text(), installed_versions())\n"
+        "print(finding.level, finding.text)"
+    )
+    done = subprocess.run(
+        [venv / "bin/python", "-c", code, ROOT / f"envs/{name}.lock"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.startswith("ok "), done.stdout + done.stderr

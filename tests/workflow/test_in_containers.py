@@ -24,9 +24,10 @@ exit 1
 """
 
 
-@pytest.fixture
-def started(tmp_path):
-    """Words and environment that apptainer gets for the first rule of the miniature."""
+@pytest.fixture(scope="module")
+def started(tmp_path_factory):
+    """Folder, and words and environment that apptainer gets there for the first rule of the miniature."""
+    tmp_path = tmp_path_factory.mktemp("started")
     repository, work = tmp_path / "repository", tmp_path / "elsewhere/work"
     for name in ("workflow", "containers", "config", "envs"):
         shutil.copytree(ROOT / name, repository / name, ignore=shutil.ignore_patterns("*.sif"))
@@ -61,14 +62,15 @@ def started(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert (tmp_path / "words").exists(), done.stdout + done.stderr
     lines = (tmp_path / "environment").read_text().splitlines()
-    return (tmp_path / "words").read_text().splitlines(), dict(line.split("=", 1) for line in lines if "=" in line)
+    words = (tmp_path / "words").read_text().splitlines()
+    return tmp_path, words, dict(line.split("=", 1) for line in lines if "=" in line)
 
 
-def test_a_rule_in_a_container(started, tmp_path):
-    words, environment = started
+def test_a_rule_in_a_container(started):
+    folder, words, environment = started
     assert "exec" in words
     assert "--cleanenv" in words
-    assert str(tmp_path / "repository/containers/train.sif") in words
+    assert str(folder / "repository/containers/train.sif") in words
     # the job's threads, not those of the user's shell
     assert words[words.index("--env") + 1] == "OMP_NUM_THREADS=1"
     # the command of the image, not of a virtual environment
@@ -76,26 +78,27 @@ def test_a_rule_in_a_container(started, tmp_path):
     assert ("APPTAINER_NV" in environment) == bool(gpu_count())
 
 
-def test_an_image_that_a_job_needs_and_is_missing_is_named(started, tmp_path):
-    repository = tmp_path / "repository"
+def test_an_image_that_a_job_needs_and_is_missing_is_named(started):
+    folder, *_ = started
+    repository = folder / "repository"
     command = [SNAKEMAKE, "recordio", "--dry-run", "--snakefile", str(repository / "Snakefile"), "--sdm", "apptainer"]
-    command += ["--profile", str(repository / "workflow/profiles/local"), "--configfile", str(tmp_path / "config.yaml")]
-    environment = os.environ | {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    command += ["--profile", str(repository / "workflow/profiles/local"), "--configfile", str(folder / "config.yaml")]
+    environment = os.environ | {"PATH": f"{folder}/bin:{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode != 0
     line = f"recordio: {repository}/containers/recordio.sif does not exist; put the image there, name another one"
     assert line in done.stdout + done.stderr
 
 
-def test_what_a_container_sees_of_the_machine(started, tmp_path):
-    _, environment = started
+def test_what_a_container_sees_of_the_machine(started):
+    folder, _, environment = started
     binds = environment["APPTAINER_BIND"].split(",")
     assert binds[0] == "/of/mine"
     # the link and what it leads to, the working folder, what lies elsewhere, the repository
     names = ("raw", "disk", "elsewhere/work", "photos", "images", "repository")
-    wanted = {tmp_path / name for name in names}
+    wanted = {folder / name for name in names}
     assert {str(path) for path in wanted} <= set(binds)
     assert "/" not in binds
     assert environment["APPTAINERENV_NCCL_DEBUG"] == "INFO"
     assert "APPTAINERENV_PIP_NO_INDEX" not in environment
-    assert environment["APPTAINERENV_XDG_CACHE_HOME"].startswith(str(tmp_path))
+    assert environment["APPTAINERENV_XDG_CACHE_HOME"].startswith(str(folder))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -48,10 +49,9 @@ else:
 """
 
 
-@pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    path = tmp_path / "pytest"
-    path.mkdir()
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    path = tmp_path_factory.mktemp("pytest")
     for name in PYTEST:
         file = Path(import_module(name).__file__)
         source = file.parent if file.stem == "__init__" else file
@@ -59,12 +59,24 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": f"{ROOT}:{path}", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-@pytest.fixture
-def job(tmp_path: Path, environment: dict[str, str]) -> Path:
-    path = tmp_path / "job.py"
-    path.write_text(JOB.format(tests=str(Path(__file__).parent), folder=str(tmp_path)))
-    subprocess.run([VENV / "bin/python", path, "prepare"], env=environment, check=True, cwd=tmp_path)
+def write_job(folder: Path) -> Path:
+    path = folder / "job.py"
+    path.write_text(JOB.format(tests=str(Path(__file__).parent), folder=str(folder)))
     return path
+
+
+@pytest.fixture(scope="module")
+def prepared(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data and weights, made once: importing mmdet takes longer than making them."""
+    folder = tmp_path_factory.mktemp("prepared")
+    subprocess.run([VENV / "bin/python", write_job(folder), "prepare"], env=environment, check=True, cwd=folder)
+    return folder
+
+
+@pytest.fixture
+def job(prepared: Path, tmp_path: Path) -> Path:
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    return write_job(tmp_path)
 
 
 def test_the_tests_that_need_mmdet(environment: dict[str, str], tmp_path: Path) -> None:
@@ -104,14 +116,14 @@ def test_two_processes_train_one_model(job: Path, environment: dict[str, str], t
 
 
 def test_killed_run_continues(job: Path, environment: dict[str, str], tmp_path: Path) -> None:
-    command = [VENV / "bin/python", job, "train", "60"]
+    command = [VENV / "bin/python", job, "train", "20"]
     with subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 120
         while not (tmp_path / "work/epoch_3.pth").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
     saved = max(int(path.stem.removeprefix("epoch_")) for path in (tmp_path / "work").glob("epoch_*.pth"))
-    assert 3 <= saved < 60
+    assert 3 <= saved < 20
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-5000:]
     epochs = [
@@ -120,6 +132,6 @@ def test_killed_run_continues(job: Path, environment: dict[str, str], tmp_path: 
         for line in path.read_text().splitlines()
     ]
     # The newest file may have been cut short, then the one before it counts.
-    assert (min(epochs) if epochs else 60) >= saved
-    assert sorted(path.name for path in (tmp_path / "work").glob("epoch_*.pth")) == ["epoch_59.pth", "epoch_60.pth"]
+    assert (min(epochs) if epochs else 20) >= saved
+    assert sorted(path.name for path in (tmp_path / "work").glob("epoch_*.pth")) == ["epoch_19.pth", "epoch_20.pth"]
     assert (tmp_path / "metrics.json").is_file()
