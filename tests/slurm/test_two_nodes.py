@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 SNAKEMAKE = [ROOT / ".venvs/dev/bin/python", ROOT / "tests/slurm/asking_often.py"]
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(1800),
+    pytest.mark.timeout(3000),
     pytest.mark.skipif(
         "SLIMCLR_TEST_SLURM" not in os.environ, reason="needs a Slurm that root brings up: make test-slurm"
     ),
@@ -80,6 +80,16 @@ def submit(folder, config, *arguments, resources=()):
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+def finish(process, seconds):
+    """What Snakemake said. One that takes too long is ended, and its jobs with it: they would hold up the other tests."""
+    try:
+        return process.communicate(timeout=seconds)[0]
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        told = process.communicate()[0]
+        pytest.fail(f"not finished after {seconds} s: {told[-5000:]}")
+
+
 def wait_for(condition, process, seconds=400):
     until = time.monotonic() + seconds
     while not condition():
@@ -117,7 +127,7 @@ def test_the_demo_runs_to_its_report(tmp_path):
     if not (ROOT / ".venvs/detection/installed.sha256").exists():
         pytest.skip("the demo's transfer needs .venvs/detection: make .venvs/detection")
     process = submit(tmp_path, ROOT / "config/demo.yaml", "all")
-    told = process.communicate(timeout=1500)[0]
+    told = finish(process, 2400)
     assert process.returncode == 0, told[-5000:]
     assert "Submitted job" in told or "SLURM" in told
     tables = (tmp_path / "demo/results/report/tables.csv").read_text()
@@ -151,7 +161,7 @@ def test_a_disturbed_run_is_continued_and_finished(data, tmp_path, monkeypatch, 
     if disturb is not None:
         wait_for(lambda: lines(folder) > 8, process)
         disturb(folder)
-    told = process.communicate(timeout=800)[0]
+    told = finish(process, 1500)
     assert process.returncode == 0, told[-5000:]
     assert "going on after step" in (folder / "logs/pretrain/small.log").read_text()
     assert (folder / "results/report/index.html").is_file()
@@ -167,7 +177,7 @@ def test_rules_run_in_apptainer(data, tmp_path):
     folder = tmp_path / "p"
     shutil.copytree(data, folder)
     process = begin(folder, "all", "--sdm", "apptainer")
-    told = process.communicate(timeout=800)[0]
+    told = finish(process, 1500)
     assert process.returncode == 0, told[-5000:]
     for file in folder.glob("results/*/small/metrics.json"):
         assert json.loads(file.read_text())["provenance"]["command"].startswith("/opt/venv/bin/"), file

@@ -118,7 +118,7 @@ def test_two_processes_train_one_model(job: Path, environment: dict[str, str], t
 def test_killed_run_continues(job: Path, environment: dict[str, str], tmp_path: Path) -> None:
     command = [VENV / "bin/python", job, "train", "20"]
     with subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 400
         while not (tmp_path / "work/epoch_3.pth").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
