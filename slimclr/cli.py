@@ -9,7 +9,7 @@ from pathlib import Path
 from slimclr import __version__
 from slimclr.commands import COMMANDS
 from slimclr.engine.preemption import Preempted, exit_code
-from slimclr.errors import UserError, refusal
+from slimclr.errors import UserError, printable, refusal
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         refused = refusal(error, _written(options))
         if refused is None:
             raise
-        print(f"slimclr {options.command}: error: {refused}", file=sys.stderr)
+        print(f"slimclr {options.command}: error: {printable(refused)}", file=sys.stderr)
         return 2
     return 0
 

@@ -17,6 +17,18 @@ class UserError(ValueError):
     defect of ours and keeps its traceback.
     """
 
+    def __str__(self) -> str:
+        """The message, which may quote a file: what would steer a terminal is shown, not sent."""
+        return "\n".join(printable(line) for line in super().__str__().split("\n"))
+
+
+def printable(text: str) -> str:
+    r"""Text in one line: blank for tab and line break, `\x1b` for whatever else no one can see or a terminal obeys."""
+    return "".join(
+        character if character.isprintable() else " " if character in "\t\n\r" else ascii(character)[1:-1]
+        for character in text
+    )
+
 
 def refusal(error: OSError, written: Sequence[Path]) -> str | None:
     """What the operating system refused, in one line.

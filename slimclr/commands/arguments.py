@@ -22,15 +22,22 @@ def gpus_of_node(options: argparse.Namespace) -> int:
     return gres_gpus(options.gres) if options.gres else options.gpus
 
 
-def at_least(least: int) -> Callable[[str], int]:
-    """An argument's type: a whole number, not below `least`."""
+def at_least(least: int, most: int | None = None) -> Callable[[str], int]:
+    """An argument's type: a whole number, not below `least`, and not above `most` where that is given."""
+    wanted = f"{least} or more" if most is None else f"from {least} to {most}"
 
     def number(text: str) -> int:
-        if not text.lstrip("-").isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} does not do; give a whole number, {least} or more")
+        whole = text.lstrip("-").isdecimal()
+        if not whole or int(text) < least or (most is not None and int(text) > most):
+            raise argparse.ArgumentTypeError(f"{text!r} does not do; give a whole number, {wanted}")
         return int(text)
 
     return number
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """The seed, within what NumPy takes."""
+    parser.add_argument("--seed", type=at_least(0, 2**32 - 1), default=0, help="seed (default 0)")
 
 
 def settings_json(text: str) -> dict[str, dict[str, Any]]:
@@ -55,7 +62,7 @@ def add_training(parser: argparse.ArgumentParser, section: str, whole: str = "a 
         help="run -> settings that take the place of the recipe's; Snakemake passes those that change no result so",
     )
     parser.add_argument("--name", dest="run", required=True, help="the run's name")
-    parser.add_argument("--seed", type=int, default=0, help="seed (default 0)")
+    add_seed(parser)
     parser.add_argument(
         "--gpus", type=at_least(0), default=0, help="GPUs of each node, one process each; 0 is the CPU (default)"
     )

@@ -4,12 +4,14 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from slimclr.commands.arguments import add_seed
+
 HELP = "Generate small archives and a small COCO."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command line."""
-    parser.add_argument("--seed", type=int, default=0, help="seed (default 0)")
+    add_seed(parser)
     parser.add_argument("--out", type=Path, required=True, help="folder to write into")
 
 

@@ -27,8 +27,10 @@ def run(options: argparse.Namespace, _: Sequence[str]) -> None:
         document = json.loads(options.config)
         config = Config.model_validate(document["config"])
         recipes = {run: Recipe.model_validate(recipe) for run, recipe in document["recipes"].items()}
-        name = document["name"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        name = str(document["name"])
+        if set(recipes) != set(config.runs):
+            raise ValueError("the recipes are not those of the config's runs")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         cause = " ".join(str(error).split())
         raise UserError(
             f"--config: not JSON with a valid config, recipes and name ({type(error).__name__}: {cause}); let "

@@ -18,6 +18,7 @@ from slimclr.config.pretrain import KNN, STARVED, Pretrain
 from slimclr.config.probe import Probe
 from slimclr.config.recipe import Recipe, seeded_runs
 from slimclr.config.schema import json_schema
+from slimclr.config.strict_yaml import read_yaml
 
 __all__ = [
     "KNN",
@@ -47,5 +48,6 @@ __all__ = [
     "load_recipes",
     "operational",
     "parse_section",
+    "read_yaml",
     "seeded_runs",
 ]

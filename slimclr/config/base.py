@@ -13,15 +13,26 @@ RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
-Positive = Annotated[float, Field(gt=0)]
+# At 1 nothing new would ever count.
+Momentum = Annotated[float, Field(ge=0, lt=1)]
 
-Count = Annotated[int, Field(ge=1)]
+# No setting is of use beyond these limits; a slip of the keyboard is.
+Positive = Annotated[float, Field(gt=0, le=1e6)]
+
+Count = Annotated[int, Field(ge=1, le=10**9)]
+
+CountFrom0 = Annotated[int, Field(ge=0, le=10**9)]
+
+Workers = Annotated[int, Field(ge=0, le=1024)]
+
+# NumPy takes no larger one.
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Model(BaseModel):
-    """Frozen, and without unknown keys."""
+    """Frozen, without unknown keys, and without numbers that are none."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 M = TypeVar("M", bound=Model)

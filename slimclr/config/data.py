@@ -1,10 +1,10 @@
 """Where things lie, and the archives."""
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from slimclr.config.base import Count, Model, PathName
+from slimclr.config.base import Count, Model, PathName, Seed
 
 
 class Paths(Model):
@@ -69,4 +69,4 @@ class ImageNet(Model):
 class Miniature(Model):
     """Generate small archives and a small COCO into `paths.raw` instead of expecting them there."""
 
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="Seed of the generator.")
+    seed: Seed = Field(0, description="Seed of the generator.")

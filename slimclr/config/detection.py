@@ -1,10 +1,8 @@
 """Mask R-CNN on COCO."""
 
-from typing import Annotated
-
 from pydantic import Field
 
-from slimclr.config.base import Count, Model, Positive, Share
+from slimclr.config.base import Count, CountFrom0, Model, Momentum, Positive, Share, Workers
 
 
 class Detection(Model):
@@ -14,20 +12,20 @@ class Detection(Model):
     milestones: tuple[Count, ...] = Field((8, 11), description="Epochs after which the rate is divided by 10.")
     batch: Count = Field(64, description="Total batch over all GPUs.")
     lr: Positive = Field(0.08, description="Learning rate of SGD, for the total batch.")
-    momentum: Share = Field(0.9, description="Momentum.")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="Weight decay, on every parameter.")
+    momentum: Momentum = Field(0.9, description="Momentum.")
+    weight_decay: Share = Field(1e-4, description="Weight decay, on every parameter.")
     grad_clip: Positive = Field(35.0, description="Greatest norm of the gradient summed over widths.")
-    warmup_iterations: Annotated[int, Field(ge=0)] = Field(500, description="Steps of linear warm-up.")
+    warmup_iterations: CountFrom0 = Field(500, description="Steps of linear warm-up.")
     warmup_ratio: Share = Field(0.001, description="Share of the learning rate at the first step.")
     image_scale: tuple[Count, Count] = Field((1333, 800), description="Longest and shortest side to fit, in pixels.")
     flip: Share = Field(0.5, description="Probability of a horizontal flip.")
-    workers: Annotated[int, Field(ge=0)] = Field(4, description="Loader processes per GPU.")
+    workers: Workers = Field(4, description="Loader processes per GPU.")
     fpn_channels: Count = Field(256, description="Channels of FPN, RPN and mask head.")
     fc_channels: Count = Field(1024, description="Width of the box head.")
     mask_convs: Count = Field(4, description="Convolutions of the mask head.")
     anchor_scale: Count = Field(8, description="Side of a square anchor in strides of its level.")
     proposals: Count = Field(1000, description="Proposals of an image that reach the heads.")
-    roi_sampling: Annotated[int, Field(ge=0)] = Field(
+    roi_sampling: CountFrom0 = Field(
         0, description="Points a side and bin that RoIAlign averages; 0: as many as the region has pixels."
     )
     rpn_samples: Count = Field(256, description="Anchors of an image in RPN's loss.")

@@ -15,7 +15,10 @@ def validated(model: type[M], value: Mapping[str, Any], name: str) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        details = error.errors()
+        faults = error.errors()
+        # An entry that is refused does not count for its list either, which pydantic then calls too short.
+        refused = {fault["loc"][:-1] for fault in faults}
+        details = [fault for fault in faults if fault["type"] != "too_short" or fault["loc"] not in refused]
         # A misspelt key is also a missing one; the line about the spelling says it all.
         lines = [_line(model, detail, name) for detail in details]
         told = [line for line, detail in zip(lines, details, strict=True) if detail["type"] == "extra_forbidden"]

@@ -6,8 +6,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import yaml
-
 from slimclr.config.base import M, Model, dump
 from slimclr.config.detection import Detection
 from slimclr.config.errors import did_you_mean, validated
@@ -15,6 +13,7 @@ from slimclr.config.pipeline import Config
 from slimclr.config.pretrain import Pretrain
 from slimclr.config.probe import Probe
 from slimclr.config.recipe import Recipe, seeded_runs
+from slimclr.config.strict_yaml import read_yaml
 from slimclr.errors import UserError
 
 
@@ -29,7 +28,7 @@ def load_config(source: Mapping[str, Any] | Path, *, name: str = "config") -> Co
         UserError: One line per mistake: the key's path, the value and what is allowed.
     """
     if isinstance(source, Path):
-        name, source = str(source), _read_yaml(source)
+        name, source = str(source), _read_mapping(source)
     config = validated(Config, source, name)
     for run in config.runs:
         if config.runs.count(run) > 1:
@@ -40,7 +39,7 @@ def load_config(source: Mapping[str, Any] | Path, *, name: str = "config") -> Co
 def load_recipe(source: Mapping[str, Any] | Path, *, name: str = "recipe") -> Recipe:
     """Validate one recipe; arguments and errors as for `load_config`."""
     if isinstance(source, Path):
-        name, source = str(source), _read_yaml(source)
+        name, source = str(source), _read_mapping(source)
     return validated(Recipe, source, name)
 
 
@@ -94,11 +93,11 @@ def parse_section(model: type[M], text: str, changes: Mapping[str, Any] = Mappin
     if text.lstrip().startswith("{"):
         try:
             values = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"command line: not JSON ({error}); give JSON, or the path of a YAML file") from None
     else:
         name = text
-        values = _read_yaml(Path(text))
+        values = _read_mapping(Path(text))
     section, whole = _WHOLE.get(model, ("", None))
     if whole and isinstance(values, dict) and any(key in values for key in _required(whole)):
         values = dump(getattr(validated(whole, values, name), section))
@@ -109,13 +108,8 @@ def _required(model: type[Model]) -> list[str]:
     return [name for name, field in model.model_fields.items() if field.is_required()]
 
 
-def _read_yaml(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+def _read_mapping(path: Path) -> Mapping[str, Any]:
+    value = read_yaml(path)
     if not isinstance(value, Mapping):
         raise UserError(f"{path}: must hold keys and values")
     return value

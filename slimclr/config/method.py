@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from slimclr.config.base import Count, Model, Positive, Share
+from slimclr.config.base import Count, Model, Momentum, Positive
 
 
 class MoCoV2(Model):
@@ -13,7 +13,7 @@ class MoCoV2(Model):
     name: Literal["mocov2"]
     dim: Count = Field(128, description="Size of the embedding.")
     queue: Count = Field(65536, description="Keys in the queue; a multiple of the batch.")
-    momentum: Share = Field(0.999, description="Momentum of the key encoder.")
+    momentum: Momentum = Field(0.999, description="Momentum of the key encoder.")
     temperature: Positive = Field(0.2, description="Temperature of the contrastive loss.")
     head: Literal["slimmable", "switchable"] = Field(
         "slimmable", description="Sub-networks use a part of the full network's head, or each has its own."
@@ -32,7 +32,9 @@ class MoCoV3(Model):
     name: Literal["mocov3"]
     dim: Count = Field(256, description="Size of the embedding.")
     hidden: Count = Field(4096, description="Hidden layer of projector and predictor at width 1.0.")
-    momentum: Share = Field(0.99, description="Momentum of the key encoder at the start; rises to 1 by half a cosine.")
+    momentum: Momentum = Field(
+        0.99, description="Momentum of the key encoder at the start; rises to 1 by half a cosine."
+    )
     temperature: Positive = Field(1.0, description="Temperature of the contrastive loss.")
 
 

@@ -1,10 +1,10 @@
 """Optimiser and schedule of a recipe."""
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from slimclr.config.base import Count, Model, Positive, Share
+from slimclr.config.base import Count, Model, Momentum, Positive, Share
 
 
 class Optimizer(Model):
@@ -12,8 +12,8 @@ class Optimizer(Model):
 
     name: Literal["sgd", "lars"] = Field("sgd", description="sgd or lars.")
     lr: Positive = Field(description="Base learning rate for the total batch; it stays whatever the number of GPUs.")
-    momentum: Share = Field(0.9, description="Momentum.")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="Weight decay.")
+    momentum: Momentum = Field(0.9, description="Momentum.")
+    weight_decay: Share = Field(1e-4, description="Weight decay.")
     trust: Positive = Field(0.001, description="LARS: trust coefficient.")
     grad_clip: Positive | None = Field(None, description="Greatest norm of the whole gradient; null: not clipped.")
 

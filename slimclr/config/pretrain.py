@@ -1,12 +1,12 @@
 """Pre-training of one run."""
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from slimclr.arch import CIFAR_BLOCKS
 from slimclr.config.backbone import Backbone
-from slimclr.config.base import Count, Model, Positive, plain
+from slimclr.config.base import Count, CountFrom0, Model, Positive, Workers, plain
 from slimclr.config.distillation import Distillation
 from slimclr.config.loader import LOADER, Backend
 from slimclr.config.method import NEGATIVES_IN_BATCH, Method, MoCoV2
@@ -38,10 +38,8 @@ class Pretrain(Model):
 
     method: Method
     backbone: Backbone = Backbone()
-    epochs: Annotated[int, Field(ge=0)] = Field(description="Epochs.")
-    slow_start_epoch: Annotated[int, Field(ge=0)] = Field(
-        0, description="Widths below 1.0 join at this epoch; 0: from the start."
-    )
+    epochs: CountFrom0 = Field(description="Epochs.")
+    slow_start_epoch: CountFrom0 = Field(0, description="Widths below 1.0 join at this epoch; 0: from the start.")
     batch: Count = Field(1024, description="Total batch over all GPUs.")
     batch_norm: Literal["per_gpu", "synchronised"] = Field("per_gpu", description="Which images a batch norm sees.")
     bn_batch: Count | None = Field(None, description="Images that batch norm sees; needed with per_gpu.")
@@ -72,7 +70,7 @@ class Pretrain(Model):
     )
     image_size: Count = Field(224, description="Side of a view in pixels.")
     loader: Backend = Field("torchvision", description=LOADER)
-    workers: Annotated[int, Field(ge=0)] = Field(8, description="Loader processes per GPU.")
+    workers: Workers = Field(8, description="Loader processes per GPU.")
     log_every: Count = Field(10, description="Steps between two lines of metrics.jsonl.")
     gradients_every: Count | None = Field(
         None,

@@ -1,10 +1,10 @@
 """Linear probes of one run."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from slimclr.config.base import Count, Model, Positive
+from slimclr.config.base import Count, CountFrom0, Model, Positive, Workers
 from slimclr.config.loader import LOADER, Backend
 from slimclr.config.optimizer import Optimizer, Schedule
 
@@ -12,7 +12,7 @@ from slimclr.config.optimizer import Optimizer, Schedule
 class Probe(Model):
     """Linear probes of all widths in one pass over the frozen backbone."""
 
-    epochs: Annotated[int, Field(ge=0)] = Field(description="Epochs; 0 with a supervised run's own classifier.")
+    epochs: CountFrom0 = Field(description="Epochs; 0 with a supervised run's own classifier.")
     batch: Count = Field(1024, description="Total batch over all GPUs.")
     optimizer: Optimizer | None = Field(None, description="Needed when there are epochs.")
     schedule: Schedule = Schedule()
@@ -22,7 +22,7 @@ class Probe(Model):
         "normal", description="Augmentation recipe; with CIFAR's, validation neither resizes nor crops."
     )
     loader: Backend = Field("torchvision", description=LOADER)
-    workers: Annotated[int, Field(ge=0)] = Field(8, description="Loader processes per GPU.")
+    workers: Workers = Field(8, description="Loader processes per GPU.")
     log_every: Count = Field(10, description="Steps between two lines of metrics.jsonl.")
     checkpoint_minutes: Positive = Field(
         15, description="Minutes between checkpoints within an epoch; a killed run loses no more than that."

@@ -1,11 +1,11 @@
 """One run: `config/runs/<run>.yaml`."""
 
-from typing import Annotated, Self
+from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
 from slimclr.arch import CIFAR_BLOCKS
-from slimclr.config.base import Model
+from slimclr.config.base import Model, Seed
 from slimclr.config.pretrain import Pretrain
 from slimclr.config.probe import Probe
 
@@ -14,7 +14,7 @@ class Recipe(Model):
     """One run: `config/runs/<run>.yaml`."""
 
     paper: bool = Field(False, description="This is a run of the paper, with the paper's values.")
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+    seeds: tuple[Seed, ...] = Field(
         (0,), min_length=1, description="One run each; more than one gives mean and spread in the report."
     )
     pretrain: Pretrain

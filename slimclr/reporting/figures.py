@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pandas as pd
+from markupsafe import escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -70,7 +71,7 @@ class Drawing:
         body = re.sub(r'(<svg\b[^>]*?) width="[^"]*"', r"\1", body, count=1)
         body = re.sub(r'(<svg\b[^>]*?) height="[^"]*"', r"\1", body, count=1)
         body = body.replace(_INK, "currentColor").replace(_RULE, "var(--rule)").replace(_PAPER, "none")
-        return body.replace("<svg", f'<svg role="img" aria-label="{self.title}"', 1)
+        return body.replace("<svg", f'<svg role="img" aria-label="{escape(self.title)}"', 1)
 
 
 def accuracy_drawing(summary: pd.DataFrame) -> Drawing | None:

@@ -8,9 +8,10 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup, escape
 
+from slimclr.errors import printable
 from slimclr.files import atomic_path, write_text
 from slimclr.reporting.figures import Drawing, accuracy_drawing, training_drawing
-from slimclr.reporting.layouts import to_csv, to_latex, to_markdown
+from slimclr.reporting.layouts import markdown, to_csv, to_latex, to_markdown
 from slimclr.reporting.references import load_references
 from slimclr.reporting.results import Record, read_results
 from slimclr.reporting.summary import Reasons, not_comparable, summarise
@@ -98,7 +99,7 @@ def render_page(heading: Heading, tables: list[Table], accuracy: Drawing | None,
 
 def render_markdown(heading: Heading, tables: list[Table]) -> str:
     """All tables as one Markdown document."""
-    facts = "\n".join(f"- {name}: {value}" for name, value in heading.facts)
+    facts = "\n".join(f"- {name}: {markdown(value)}" for name, value in heading.facts)
     return "\n".join([f"# {heading.title}\n\n{facts}\n", *(to_markdown(table) for table in tables)])
 
 
@@ -119,7 +120,7 @@ def _facts(
     """The lines at the head; times come from the results, so that a report written twice is the same."""
     commits = sorted({commit for record in records if (commit := record.metrics.provenance.git_commit)})
     starts = [record.metrics.provenance.started for record in records if record.metrics.provenance.started]
-    facts = [("Configuration", f"{config_name} (SHA-256 {config_sha256[:12]})"), ("Runs", str(len(runs)))]
+    facts = [("Configuration", f"{printable(config_name)} (SHA-256 {config_sha256[:12]})"), ("Runs", str(len(runs)))]
     if reasons:
         facts.append(("Not comparable with the paper", f"{len(reasons)} of {len(runs)} runs"))
     if commits:

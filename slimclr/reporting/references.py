@@ -1,23 +1,29 @@
 """The published figures that the report compares with (config/references.yaml)."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from slimclr.config import read_yaml
 from slimclr.errors import UserError
+from slimclr.reporting.values import Text, Width, check_figure, first_fault
 
 Stage = Literal["pretrain", "probe", "transfer"]
+
+# Only the web's addresses become links, and none has a character that could end a link in HTML or Markdown.
+Address = Annotated[
+    str, Field(max_length=2000, pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]+)?([/?#][A-Za-z0-9._~:/?#@!$&*+,;=%-]*)?$")
+]
 
 
 class Source(BaseModel):
     """Where a figure was published."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    title: str
-    url: str | None = None
+    title: Text = Field(min_length=1)
+    url: Address | None = None
 
 
 class Reference(BaseModel):
@@ -34,30 +40,28 @@ class Reference(BaseModel):
         context: Measured on another network or by another recipe: listed among the sources, no difference taken.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    run: str
+    run: Text
     stage: Stage
-    metric: str
-    widths: dict[str, FiniteFloat] = Field(min_length=1)
+    metric: Text
+    widths: dict[Width, float] = Field(min_length=1)
     source: str
-    spread: FiniteFloat | None = None
-    note: str | None = None
+    spread: float | None = Field(None, ge=0, le=1e6)
+    note: Text | None = None
     context: bool = False
 
-    @field_validator("widths")
-    @classmethod
-    def _canonical_widths(cls, widths: dict[str, float]) -> dict[str, float]:
-        for width in widths:
-            if not is_width(width):
-                raise ValueError(f'{width!r} is not a width; write it as "1.0" or "0.25"')
-        return widths
+    @model_validator(mode="after")
+    def _figures_are_possible(self) -> "Reference":
+        for width, value in self.widths.items():
+            check_figure(self.metric, value, f"{self.run}, width {width}: ")
+        return self
 
 
 class References(BaseModel):
     """All sources and the figures taken from them, in the order of the file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     sources: dict[str, Source]
     references: list[Reference]
@@ -80,14 +84,6 @@ class References(BaseModel):
         return None
 
 
-def is_width(text: str) -> bool:
-    """Whether `text` is a width multiplier as files spell it: `str(float)` of a positive number."""
-    try:
-        return float(text) > 0 and str(float(text)) == text
-    except ValueError:
-        return False
-
-
 def load_references(path: Path) -> References:
     """Read and check a file of published figures.
 
@@ -95,18 +91,6 @@ def load_references(path: Path) -> References:
         UserError: The file is missing, is not YAML, or has an unknown key, an unknown source or a figure that is none.
     """
     try:
-        return References.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the published figures in {path}: {error}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        return References.model_validate(read_yaml(path))
     except ValidationError as error:
-        raise UserError(f"{path}: {first_fault(error)}") from error
-
-
-def first_fault(error: ValidationError) -> str:
-    """The first fault that pydantic found, as `where: what`."""
-    fault = error.errors()[0]
-    where = ".".join(str(part) for part in fault["loc"])
-    what = fault["msg"].removeprefix("Value error, ")
-    return f"{where}: {what}" if where else what
+        raise UserError(f"{path}: {first_fault(error)}; correct it in this file") from None

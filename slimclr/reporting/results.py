@@ -1,15 +1,27 @@
 """Reading what the stages left under results/ into frames."""
 
-import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import pandas as pd
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from slimclr.errors import UserError
-from slimclr.reporting.references import Stage, first_fault, is_width
+from slimclr.files import sha256
+from slimclr.reporting.references import Stage
+from slimclr.reporting.values import (
+    SHA256,
+    Amount,
+    Loss,
+    Text,
+    Time,
+    Width,
+    check_figure,
+    first_fault,
+    is_number,
+)
 
 VALUE_COLUMNS = ["run", "method", "arch", "stage", "width", "metric", "value"]
 CURVE_COLUMNS = ["run", "directory", "epoch", "lr", "width", "loss"]
@@ -21,37 +33,63 @@ _REQUIRED_METRICS = {"pretrain": (), "probe": ("top1",), "transfer": ("box_ap",)
 class Provenance(BaseModel):
     """What produced a result, as `slimclr.provenance` describes it."""
 
-    git_commit: str | None = None
-    versions: dict[str, str] = {}
-    machine: str = ""
-    device: str = ""
-    started: str = ""
-    duration_s: float | None = None
+    git_commit: Text | None = None
+    versions: dict[Text, Text] = {}
+    machine: Text = ""
+    device: Text = ""
+    started: Time = ""
+    duration_s: Amount | None = None
 
 
 class StageMetrics(BaseModel):
     """One stage's metrics.json. Keys that the report does not use are ignored."""
 
     version: Literal[1] = Field(alias="schema")
-    run: str
+    run: Text
     stage: Stage | Literal["import"]
-    method: str = ""
-    arch: str = ""
-    epochs: float | None = None
+    method: Text = ""
+    arch: Text = ""
+    epochs: Amount | None = None
     comparable: bool = True
-    comparable_because: list[str] = []
-    widths: dict[str, dict[str, Any]] = Field(min_length=1)
-    weights_sha256: str | None = None
-    recipe_sha256: str | None = None
+    comparable_because: list[Text] = []
+    widths: dict[Width, dict[Text, Any]] = Field(min_length=1)
+    weights_sha256: SHA256 | None = None
+    recipe_sha256: SHA256 | None = None
     provenance: Provenance = Provenance()
 
     @field_validator("widths")
     @classmethod
-    def _widths_are_widths(cls, widths: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        for width in widths:
-            if not is_width(width):
-                raise ValueError(f"{width!r} is not a width")
+    def _from_the_widest(cls, widths: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         return dict(sorted(widths.items(), key=lambda item: -float(item[0])))
+
+    @model_validator(mode="after")
+    def _figures_are_possible(self) -> Self:
+        for width, figures in self.widths.items():
+            for metric, value in figures.items():
+                if is_number(value):
+                    check_figure(metric, value, f"widths.{width}.")
+        return self
+
+
+class CurvePoint(BaseModel):
+    """A width's part of a line of metrics.jsonl."""
+
+    loss: Loss
+
+
+class CurveLine(BaseModel):
+    """A line of metrics.jsonl; the one of a kNN evaluation has neither rate nor losses, and nothing to draw."""
+
+    epoch: Amount
+    knn: dict[Width, Any] | None = None
+    lr: Amount | None = None
+    widths: dict[Width, CurvePoint] = {}
+
+    @model_validator(mode="after")
+    def _has_losses(self) -> Self:
+        if self.knn is None and (self.lr is None or not self.widths):
+            raise ValueError(f"no key {'lr' if self.lr is None else 'widths'!r}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -91,9 +129,13 @@ def read_results(results: Path, runs: dict[str, list[str]], transfer_runs: list[
         transfer_runs: The names of the directories that have a transfer stage.
 
     Raises:
-        UserError: A file is missing or malformed, or `transfer_runs` names a directory of no run.
+        UserError: A file is missing or malformed, a run's stages were made of different weights or its seeds by
+            different methods, two runs have one directory, or `transfer_runs` names a directory of no run.
     """
     known = [directory for directories in runs.values() for directory in directories]
+    for directory in known:
+        if known.count(directory) > 1:
+            raise UserError(f"two runs of the report have results of the name {directory!r}; rename one")
     for directory in transfer_runs:
         if directory not in known:
             raise UserError(f"transfer run {directory!r} belongs to no run of the report; runs: {', '.join(known)}")
@@ -101,11 +143,13 @@ def read_results(results: Path, runs: dict[str, list[str]], transfer_runs: list[
     values: list[tuple[Any, ...]] = []
     curves: list[tuple[Any, ...]] = []
     for run, directories in runs.items():
+        first: StageMetrics | None = None
         for directory in directories:
-            pretrain = read_metrics(results, "pretrain", directory)
-            stages = [pretrain, read_metrics(results, "probe", directory)]
-            if directory in transfer_runs:
-                stages.append(read_metrics(results, "transfer", directory))
+            stages = _read_stages(results, directory, transfer=directory in transfer_runs)
+            pretrain = stages[0]
+            first = first or pretrain
+            if (pretrain.method, pretrain.arch) != (first.method, first.arch):
+                raise _other_method(results, first, pretrain)
             for metrics in stages:
                 record = Record(run, metrics)
                 records.append(record)
@@ -113,12 +157,44 @@ def read_results(results: Path, runs: dict[str, list[str]], transfer_runs: list[
                     (run, pretrain.method, pretrain.arch, record.stage, width, name, float(value))
                     for width, entries in metrics.widths.items()
                     for name, value in entries.items()
-                    if _is_number(value)
+                    if is_number(value)
                 ]
             # A random backbone is not trained and has no log.
             if pretrain.epochs != 0:
                 curves += [(run, directory, *point) for point in read_curve(results, directory)]
     return Results(records, pd.DataFrame(values, columns=VALUE_COLUMNS), pd.DataFrame(curves, columns=CURVE_COLUMNS))
+
+
+def _read_stages(results: Path, directory: str, *, transfer: bool) -> list[StageMetrics]:
+    """Pre-training's metrics and those of what was made of its weights."""
+    stages = ["pretrain", "probe", *(["transfer"] if transfer else [])]
+    pretrain, *others = [read_metrics(results, stage, directory) for stage in stages]
+    for metrics in others:
+        if metrics.weights_sha256 != pretrain.weights_sha256:
+            raise _other_weights(results, pretrain, metrics)
+    return [pretrain, *others]
+
+
+def _other_weights(results: Path, pretrain: StageMetrics, other: StageMetrics) -> UserError:
+    """A run's stages speak of different weights: which of them to make again is decided by the weights themselves."""
+    folder = results / "pretrain" / pretrain.run
+    weights = folder / "weights.safetensors"
+    path = results / other.stage / other.run / "metrics.json"
+    used, made = ((metrics.weights_sha256 or "unknown")[:12] for metrics in (other, pretrain))
+    fault = f"is about the weights {used}, but {folder / 'metrics.json'} ({pretrain.stage}) about {made}"
+    if not weights.is_file() or sha256(weights) != other.weights_sha256:
+        return _unusable(path, other.stage, fault)
+    if pretrain.stage == "import":
+        command = shlex.join(["slimclr", "import", str(weights), "--out", str(folder)])
+        return UserError(f"{path}: {fault}; import the weights that are there again: {command}")
+    return UserError(f"{path}: {fault}; run the rule pretrain again: snakemake --force {folder / 'metrics.json'}")
+
+
+def _other_method(results: Path, first: StageMetrics, other: StageMetrics) -> UserError:
+    """Seeds of one run that have nothing to be averaged."""
+    path = results / "pretrain" / other.run / "metrics.json"
+    own, theirs = (f"{seed.method!r} on {seed.arch!r}" for seed in (other, first))
+    return _unusable(path, "pretrain", f"is of {own}, but {first.run}, another seed of the same run, of {theirs}")
 
 
 def read_metrics(results: Path, stage: str, directory: str) -> StageMetrics:
@@ -138,7 +214,7 @@ def read_metrics(results: Path, stage: str, directory: str) -> StageMetrics:
         raise _unusable(path, stage, f"holds run {metrics.run!r}, stage {metrics.stage!r}")
     for width, entries in metrics.widths.items():
         for name in _REQUIRED_METRICS[stage]:
-            if not _is_number(entries.get(name)):
+            if not is_number(entries.get(name)):
                 raise _unusable(path, stage, f"width {width} has no number for {name!r}")
     return metrics
 
@@ -151,23 +227,18 @@ def read_curve(results: Path, directory: str) -> list[tuple[float, float, str, f
     """
     path = results / "pretrain" / directory / "metrics.jsonl"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise _unusable(path, "pretrain", getattr(error, "strerror", None) or str(error)) from error
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise _unusable(path, "pretrain", error.strerror or str(error)) from error
     points = []
-    for number, line in enumerate(lines, start=1):
+    for number, text in enumerate(lines, start=1):
         try:
-            entry = json.loads(line)
-            epoch, rate = float(entry["epoch"]), float(entry["lr"])
-            points += [(epoch, rate, width, float(values["loss"])) for width, values in entry["widths"].items()]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            fault = f"no key {error}" if isinstance(error, KeyError) else str(error)
-            raise _unusable(path, "pretrain", f"line {number}: {fault}") from error
+            line = CurveLine.model_validate_json(text)
+        except ValidationError as error:
+            raise _unusable(path, "pretrain", f"line {number}: {first_fault(error)}") from error
+        if line.lr is not None:
+            points += [(line.epoch, line.lr, width, point.loss) for width, point in line.widths.items()]
     return points
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _unusable(path: Path, stage: str, fault: str) -> UserError:

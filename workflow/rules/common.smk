@@ -15,6 +15,7 @@ from slimclr.config import (
     load_config,
     load_recipes,
     operational,
+    read_yaml,
     seeded_runs,
 )
 from slimclr.errors import UserError
@@ -34,6 +35,9 @@ def checked(function, *arguments, **named):
         raise WorkflowError(str(error))
 
 
+for file in workflow.configfiles:
+    # Snakemake has read it, but takes the last of two equal keys without a word.
+    checked(read_yaml, Path(file))
 CONFIG = checked(
     load_config,
     config,

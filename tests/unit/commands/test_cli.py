@@ -237,3 +237,16 @@ def test_several_nodes_without_slurms_tools(tmp_path, monkeypatch, capfd, there,
         "slimclr pretrain: error: 2 nodes need Slurm's tools beside the job, but not on PATH: "
         f"{absent}; a container has none, so run without --sdm apptainer, or use one node"
     ]
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**32), str(2**63), "1e3", "nan"])
+def test_a_seed_that_numpy_does_not_take(tmp_path, capsys, seed):
+    with pytest.raises(SystemExit) as stopped:
+        main(["miniature", f"--seed={seed}", "--out", str(tmp_path)])
+    assert stopped.value.code == 2
+    assert f"'{seed}' does not do; give a whole number, from 0 to 4294967295" in capsys.readouterr().err
+
+
+def test_a_message_steers_no_terminal(tmp_path, capsys):
+    assert main(["check", "--config", str(tmp_path / "\x1b]0;mine\x07\u202e.yaml")]) == 2
+    assert capsys.readouterr().err == f"slimclr check: error: {tmp_path}/\\x1b]0;mine\\x07\\u202e.yaml: no such file\n"

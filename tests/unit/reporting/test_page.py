@@ -1,6 +1,5 @@
 """The report as files: complete, self-contained, the same twice, and clear about what is missing."""
 
-import json
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,78 +8,15 @@ import pandas as pd
 import pytest
 
 from slimclr.errors import UserError
-from slimclr.reporting import write_report
 from slimclr.reporting.figures import thin
+from tests.helpers.small_results import write, write_results
 
-RUNS = {"slim": ["slim", "slim_seed1"], "plain": ["plain"], "random_resnet50": ["random_resnet50"]}
-WIDTHS = {"slim": ["1.0", "0.5"], "plain": ["1.0"], "random_resnet50": ["1.0", "0.5"]}
 VOID = {"meta", "link", "br", "hr", "img", "input", "wbr"}
-REFERENCES = """
-sources: {readme: {title: some README, url: "https://example.org"}}
-references:
-  - {run: plain, stage: probe, metric: top1, widths: {"1.0": 67.5}, source: readme}
-"""
 
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    folder = tmp_path / "results"
-    for run, directories in RUNS.items():
-        random = run.startswith("random")
-        for seed, directory in enumerate(directories):
-            head = {
-                "schema": 1,
-                "run": directory,
-                "seed": seed,
-                "method": "random" if random else "mocov2",
-                "arch": "resnet50",
-                "epochs": 0 if random else 2,
-                "comparable": run != "slim",
-                "comparable_because": ["one <GPU>"] if run == "slim" else [],
-                "recipe_sha256": "0123456789abcdef" * 4,
-                "weights_sha256": "f" * 64,
-                "provenance": {
-                    "git_commit": "abc123",
-                    "versions": {"torch": "2.13.0"},
-                    "machine": "box",
-                    "device": "CPU",
-                    "started": "2026-01-02T03:04:05+00:00",
-                    "duration_s": 61.0,
-                },
-            }
-            costs = {width: {"params": 4e6 * float(width), "macs": 2e9 * float(width)} for width in WIDTHS[run]}
-            put(folder / "pretrain" / directory / "metrics.json", head | {"stage": "pretrain", "widths": costs})
-            accuracies = {width: {"top1": 66.0 * float(width) + seed, "top5": 88.0} for width in WIDTHS[run]}
-            put(folder / "probe" / directory / "metrics.json", head | {"stage": "probe", "widths": accuracies})
-            if not random:
-                log = [
-                    {"step": step, "epoch": step / 2, "lr": 0.1, "loss": 7.0, "widths": {"1.0": {"loss": 7.0 - step}}}
-                    for step in range(4)
-                ]
-                text = "".join(json.dumps(line) + "\n" for line in log)
-                (folder / "pretrain" / directory / "metrics.jsonl").write_text(text)
-    transfer = {"schema": 1, "run": "plain", "stage": "transfer", "widths": {"1.0": {"box_ap": 38.0, "mask_ap": 34.0}}}
-    put(folder / "transfer" / "plain" / "metrics.json", transfer)
-    (tmp_path / "references.yaml").write_text(REFERENCES)
-    return folder
-
-
-def put(path: Path, value: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value))
-
-
-def write(results: Path, out: str = "report") -> Path:
-    write_report(
-        results,
-        results.parent / out,
-        runs=RUNS,
-        transfer_runs=["plain"],
-        references=results.parent / "references.yaml",
-        config_sha256="9" * 64,
-        config_name="config/demo.yaml",
-    )
-    return results.parent / out
+    return write_results(tmp_path)
 
 
 class Page(HTMLParser):
@@ -215,15 +151,7 @@ def test_an_unusable_file_is_named_with_the_rule_to_run(results, file, text, mes
 
 def test_a_transfer_run_must_be_a_run(results):
     with pytest.raises(UserError, match="'typo' belongs to no run"):
-        write_report(
-            results,
-            results.parent / "report",
-            runs=RUNS,
-            transfer_runs=["typo"],
-            references=results.parent / "references.yaml",
-            config_sha256="9" * 64,
-            config_name="demo",
-        )
+        write(results, transfer_runs=["typo"])
 
 
 def test_thin_averages_neighbours():
