@@ -2,7 +2,7 @@
 
 `checkpoints/<run>/<hash>/<part>/`, where <hash> begins that of the resolved recipe, without the keys that may change,
 and of the inputs' contents, and <part> tells seeds apart. `run.json` in it says what these are and whether the run
-finished. Inputs are name -> SHA-256 (`slimclr.data.digest`): where they lie does not count.
+finished. Inputs are name -> SHA-256 (`slimclr.data.stores.digest`): where they lie does not count.
 """
 
 import hashlib
