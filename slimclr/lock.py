@@ -14,7 +14,7 @@ _PATIENCE_SECONDS = 10.0
 
 
 @contextmanager
-def alone(path: Path, busy: str | None = None, *, patience: float = _PATIENCE_SECONDS) -> Iterator[None]:
+def exclusive_lock(path: Path, busy: str | None = None, *, patience: float = _PATIENCE_SECONDS) -> Iterator[None]:
     """Hold the lock file `path`; it is inherited by child processes and freed when the last of them ends.
 
     Args:

@@ -1,7 +1,7 @@
 """Rolling checkpoints: written whole in the background, the newest and the one before are kept, each with a checksum.
 
-They are in the run's folder (`slimclr.engine.folder`) as `step_<steps taken>.pt`, with `step_<...>.pt.sha256` in the
-format of sha256sum beside each; `epoch_<epochs>.pt` are those that stay for good.
+The run's folder (`slimclr.engine.run_folder`) has `step_<steps taken>.pt`, each with `step_<...>.pt.sha256` in the
+format of sha256sum, and `epoch_<epochs>.pt` for checkpoints that are kept for good.
 """
 
 import errno

@@ -31,11 +31,11 @@ TORCHRUN_OPTIONS = ("--signals-to-handle=SIGINT,SIGHUP,SIGQUIT",)
 
 
 @dataclass(frozen=True)
-class Processes:
+class Process:
     """This process among those that train together."""
 
     rank: int
-    world: int
+    world_size: int
     device: torch.device
 
     @property
@@ -176,7 +176,7 @@ def _pass_on(number: int, folder: Path) -> None:
 
 
 @contextmanager
-def processes(gpus: int, errors: Path | None = None) -> Iterator[Processes]:
+def process_group(gpus: int, errors: Path | None = None) -> Iterator[Process]:
     """Join the other processes (NCCL on GPUs, gloo on CPUs) and leave them at the end.
 
     Args:
@@ -188,13 +188,13 @@ def processes(gpus: int, errors: Path | None = None) -> Iterator[Processes]:
     if gpus:
         torch.cuda.set_device(device)
     if not under_launcher():
-        yield Processes(0, 1, device)
+        yield Process(0, 1, device)
         return
     # An hour, as another node may still be copying its images (paths.scratch).
     dist.init_process_group("nccl" if gpus else "gloo", timeout=timedelta(hours=1))
     rank = dist.get_rank()
     try:
-        yield Processes(rank, dist.get_world_size(), device)
+        yield Process(rank, dist.get_world_size(), device)
     except Exception:
         if errors is not None:
             errors.mkdir(parents=True, exist_ok=True)
@@ -214,7 +214,7 @@ def leave() -> None:
     dist.destroy_process_group()
 
 
-def barrier(where: Processes) -> None:
+def barrier(process: Process) -> None:
     """Wait for the other processes."""
-    if where.world > 1:
+    if process.world_size > 1:
         dist.barrier()

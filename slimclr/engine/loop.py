@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from slimclr.analysis.gradients import gradient_record
-from slimclr.data.loading.loader import Loader
-from slimclr.engine.agreement import Agreement, Wishes
+from slimclr.data.loading.base import Loader
+from slimclr.engine.agreement import Agreement, Flags
 from slimclr.engine.checkpoints import CheckpointManager
-from slimclr.engine.distributed import Processes, barrier
+from slimclr.engine.distributed import Process, barrier
 from slimclr.engine.finite import FiniteCheck, report_not_finite
 from slimclr.engine.meter import Meter, batch_losses
 from slimclr.engine.preemption import Preempted, StopRequest, stop_requests
@@ -60,7 +60,7 @@ class Trainer:
         schedule: Step -> learning rate.
         loader: Batches of this process.
         epochs: Epochs.
-        where: This process.
+        process: This process.
         folder: Checkpoints and records.
         accumulation: Batches per optimiser step.
         precision: fp32, fp16 (with a gradient scaler) or bf16.
@@ -81,7 +81,7 @@ class Trainer:
     schedule: Callable[[int], float]
     loader: Loader
     epochs: int
-    where: Processes
+    process: Process
     folder: Path
     accumulation: int = 1
     precision: str = "fp32"
@@ -99,10 +99,10 @@ class Trainer:
     def __post_init__(self) -> None:
         self.steps_per_epoch = len(self.loader) // self.accumulation
         self.step = 0  # steps taken
-        self.scaler = torch.amp.GradScaler(self.where.device.type, enabled=self.precision == "fp16")
+        self.scaler = torch.amp.GradScaler(self.process.device.type, enabled=self.precision == "fp16")
         self.checkpoints = CheckpointManager(self.folder)
-        self.finite = FiniteCheck(self.method.trainable(), self.where.device)
-        self.meter = Meter(self.where.device)
+        self.finite = FiniteCheck(self.method.trainable(), self.process.device)
+        self.meter = Meter(self.process.device)
         # SHA-256 of the checkpoint that the run last went back to (`resume`); None: it never did.
         self.origin: str | None = None
 
@@ -115,11 +115,11 @@ class Trainer:
         """
         with stop_requests() as request:
             reason = self._train_epochs(request)
-            if self.where.main:
+            if self.process.main:
                 self.checkpoints.wait()
             if reason is not None:
                 raise reason
-            barrier(self.where)
+            barrier(self.process)
 
     def _train_epochs(self, request: StopRequest) -> Exception | None:
         """All remaining epochs.
@@ -128,7 +128,7 @@ class Trainer:
             Why it stopped before their end. It is not raised here: an exception keeps the frames that it passed
             through, and these hold the wrapped model, which has to go before its process group does.
         """
-        agreement = Agreement(self.where)
+        agreement = Agreement(self.process)
         self._resume(agreement)
         with self._records() as records, self._progress() as advance:
             session = _Session(request, agreement, records, advance)
@@ -167,7 +167,9 @@ class Trainer:
             if self.step % self.log_every == 0 or last or self.meter.gradients:
                 done = epoch + (step + 1) / self.steps_per_epoch
                 self.meter.write(session.records, step=self.step, epoch=done, lr=self._lr(), widths=widths)
-            agreed = session.agreement.agree(self._wishes(session.request), wait=last, settle=self.finite.settle)
+            agreed = session.agreement.all_reduce(
+                self._flags(session.request), wait=last, check_pending=self.finite.check_pending
+            )
             if agreed.not_finite:
                 return self._not_finite(widths)
             if last:
@@ -206,7 +208,7 @@ class Trainer:
                     self.meter.gradients = self._gradient_record(output)
                 self.scaler.scale(output.loss / self.accumulation).backward()
             losses.append(batch_losses(output))
-            images += len(labels) * self.where.world
+            images += len(labels) * self.process.world_size
         # The mean is not finite where one batch is not.
         norm = self._update(torch.stack(losses).mean(0))
         self.meter.add(losses, norm, images=images)
@@ -224,7 +226,7 @@ class Trainer:
             nn.utils.clip_grads_with_norm_(moved, self.grad_clip, norm.nan_to_num(0.0, 0.0, 0.0))
         self.method.after_step()
         self.finite.step(self.optimizer, self.scaler)
-        self.finite.look(self.step + 1, numbers)
+        self.finite.check(self.step + 1, numbers)
         return norm.float()
 
     def _set_lr(self) -> None:
@@ -238,13 +240,13 @@ class Trainer:
 
     def _to_device(self, batch: tuple[list[Tensor], Tensor]) -> tuple[list[Tensor], Tensor]:
         views, labels = batch
-        device = self.where.device
+        device = self.process.device
         moved = [view.to(device, non_blocking=True, memory_format=torch.channels_last) for view in views]
         return moved, labels.to(device, non_blocking=True)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         dtype = AMP.get(self.precision)
-        return nullcontext() if dtype is None else torch.autocast(self.where.device.type, dtype)
+        return nullcontext() if dtype is None else torch.autocast(self.process.device.type, dtype)
 
     def _gradient_record(self, output: Output) -> dict[str, Any]:
         losses = {width: self.scaler.scale(result.loss) for width, result in output.widths.items()}
@@ -253,14 +255,14 @@ class Trainer:
     def _wrap(self, epoch: int) -> nn.Module:
         """Wrap the method for several processes; anew when sub-networks join, so that no parameter idles."""
         self.method.require_gradients(epoch)
-        if self.where.world == 1:
+        if self.process.world_size == 1:
             return self.method
         # Batch-norm statistics are each process's own; the queue is the same everywhere by construction.
         return DistributedDataParallel(self.method, broadcast_buffers=False)
 
-    def _wishes(self, request: StopRequest) -> Wishes:
-        due = self.where.main and self.checkpoints.due(self.checkpoint_minutes)
-        return Wishes(stop=bool(request.signal), save=due, not_finite=self.finite.found is not None)
+    def _flags(self, request: StopRequest) -> Flags:
+        due = self.process.main and self.checkpoints.due(self.checkpoint_minutes)
+        return Flags(stop=bool(request.signal), save=due, not_finite=self.finite.found is not None)
 
     def _monitor(self, epochs: int, records: Records | None) -> None:
         """Record the monitor's values, where they are due after so many epochs."""
@@ -276,10 +278,10 @@ class Trainer:
         if found is None:
             return UserError(f"{self.name}: stopped, as a number of another process is not finite; see its error")
         epoch, step = divmod(found.step - 1, self.steps_per_epoch)
-        batches = self.loader.order.batches(epoch, step * self.accumulation)[: self.accumulation]
+        batches = self.loader.sampler.batches(epoch, step * self.accumulation)[: self.accumulation]
         return report_not_finite(
             found,
-            self.folder / f"not_finite_step_{found.step:08d}_rank_{self.where.rank}.pt",
+            self.folder / f"not_finite_step_{found.step:08d}_rank_{self.process.rank}.pt",
             name=self.name,
             epoch=epoch,
             lr=self.schedule(found.step - 1),
@@ -296,8 +298,8 @@ class Trainer:
 
     def _save(self, epochs: int, agreement: Agreement, *, last: bool) -> None:
         """Write a checkpoint; all processes call this at the same step, `last` at an epoch's end."""
-        random_states = agreement.gather(random_state(self.where.device))
-        if not self.where.main:
+        random_states = agreement.gather(random_state(self.process.device))
+        if not self.process.main:
             return
         state = {
             "epoch": epochs,
@@ -315,7 +317,7 @@ class Trainer:
 
     def _resume(self, agreement: Agreement) -> None:
         """Go on from the checkpoint where there is one."""
-        path = checkpoint_to_resume(self.checkpoints, self.resume, name=self.name) if self.where.main else None
+        path = checkpoint_to_resume(self.checkpoints, self.resume, name=self.name) if self.process.main else None
         path = agreement.broadcast(path)
         if path is None:
             return
@@ -325,24 +327,24 @@ class Trainer:
         self.origin = state.get("origin")
         if path == self.resume:
             self.origin = sha256(path)
-            if self.where.main:
+            if self.process.main:
                 self.checkpoints.go_back(path, state["step"])
         self.scaler.load_state_dict(state["scaler"])
         # Epoch and batch of the loader follow from the step, also when the number of processes changed.
         self.step = state["step"]
         self.meter.load_state_dict(state["since_record"])
-        if len(state["random"]) == self.where.world:
-            set_random_state(state["random"][self.where.rank], self.where.device)
-        if self.where.main:
+        if len(state["random"]) == self.process.world_size:
+            set_random_state(state["random"][self.process.rank], self.process.device)
+        if self.process.main:
             total = self.epochs * self.steps_per_epoch
             print(f"{self.name}: going on after step {self.step:,} of {total:,}, from {path}", flush=True)
 
     def _records(self) -> AbstractContextManager[Records | None]:
-        return closing(Records(self.folder, step=self.step)) if self.where.main else nullcontext()
+        return closing(Records(self.folder, step=self.step)) if self.process.main else nullcontext()
 
     def _progress(self) -> AbstractContextManager[Advance]:
         total = self.epochs * self.steps_per_epoch - self.step
-        return progress(self.name, total, unit="steps") if self.where.main else nullcontext(lambda *_: None)
+        return progress(self.name, total, unit="steps") if self.process.main else nullcontext(lambda *_: None)
 
 
 def _no_sync(model: nn.Module) -> AbstractContextManager[None]:

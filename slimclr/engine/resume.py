@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from slimclr.engine.checkpoints import CheckpointManager, load_checkpoint
-from slimclr.engine.folder import refuse_other
+from slimclr.engine.run_folder import refuse_other
 from slimclr.errors import UserError
 from slimclr.files import sha256
 

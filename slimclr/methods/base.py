@@ -110,7 +110,7 @@ def full_precision(tensor: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def move_average(average: nn.Module, module: nn.Module, momentum: float) -> None:
+def momentum_update(average: nn.Module, module: nn.Module, momentum: float) -> None:
     """Move the parameters of `average` towards those of `module`; running statistics stay its own."""
     own: list[Tensor] = list(average.parameters())
     torch._foreach_lerp_(own, list[Tensor](module.parameters()), 1 - momentum)

@@ -8,7 +8,7 @@ from torch import Tensor
 from slimclr.seeds import derived_seed
 
 
-def world() -> int:
+def world_size() -> int:
     """Number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
@@ -20,9 +20,9 @@ def rank() -> int:
 
 def gather(tensor: Tensor) -> Tensor:
     """Rows of all processes, in the order of ranks; without gradient."""
-    if world() == 1:
+    if world_size() == 1:
         return tensor
-    rows = [torch.empty_like(tensor) for _ in range(world())]
+    rows = [torch.empty_like(tensor) for _ in range(world_size())]
     dist.all_gather(rows, tensor.contiguous())
     return torch.cat(rows)
 
@@ -39,23 +39,23 @@ def shuffle(images: Tensor, *, seed: int, step: int, deal: bool) -> tuple[Tensor
     Returns:
         This process's images, and the permutation to undo it (None: nothing was exchanged).
     """
-    if world() == 1 and not deal:
+    if world_size() == 1 and not deal:
         return images, None
     everything = gather(images)
     generator = torch.Generator().manual_seed(derived_seed("shuffle", seed, step))
     order = torch.randperm(len(everything), generator=generator).to(images.device, non_blocking=True)
-    return everything[order.view(world(), -1)[rank()]], order
+    return everything[order.view(world_size(), -1)[rank()]], order
 
 
 def unshuffle(keys: Tensor, order: Tensor | None) -> Tensor:
     """Undo `shuffle` on the keys (n, d)."""
     if order is None:
         return keys
-    return gather(keys)[order.argsort().view(world(), -1)[rank()]]
+    return gather(keys)[order.argsort().view(world_size(), -1)[rank()]]
 
 
 def gather_with_gradient(tensor: Tensor) -> Tensor:
     """Rows of all processes with gradient; every process's loss reaches the rows of every other."""
-    if world() == 1:
+    if world_size() == 1:
         return tensor
     return torch.cat(differentiable.all_gather(tensor))

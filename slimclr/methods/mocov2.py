@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slimclr.losses import info_nce_logits
-from slimclr.methods.base import Encoder, Method, Output, SubNetworkLoss, full_precision, move_average
+from slimclr.methods.base import Encoder, Method, Output, SubNetworkLoss, full_precision, momentum_update
 from slimclr.methods.gather import gather, shuffle, unshuffle
 from slimclr.nn import MLP, SlimmableResNet
 
@@ -105,7 +105,7 @@ class MoCoV2(Method):
 
     def before_step(self, epoch: float) -> None:
         """Move the key encoder."""
-        move_average(self.key_encoder, self.query_encoder, self.momentum)
+        momentum_update(self.key_encoder, self.query_encoder, self.momentum)
 
     @torch.no_grad()
     def after_step(self) -> None:

@@ -64,7 +64,7 @@ def build_trainer(recipe: Pretrain, batch: int, *, classes: int, device: "torch.
     from slimclr.build.method import build_method, place_method
     from slimclr.build.optimizer import build_optimizer
     from slimclr.data.views.recipes import training_views
-    from slimclr.engine.distributed import Processes
+    from slimclr.engine.distributed import Process
     from slimclr.engine.loop import Trainer
     from slimclr.nn import build_backbone
     from slimclr.nn.placement import allow_tf32
@@ -85,7 +85,7 @@ def build_trainer(recipe: Pretrain, batch: int, *, classes: int, device: "torch.
         schedule=lambda _: 1e-6,
         loader=_synthetic(batch, views, recipe.image_size, steps, classes, device),
         epochs=epochs,
-        where=Processes(0, 1, device),
+        process=Process(0, 1, device),
         folder=Path(tempfile.mkdtemp(prefix="steps", dir=_folder())),
         precision=recipe.precision,
         grad_clip=optimizer.grad_clip,
@@ -103,8 +103,8 @@ def _synthetic(batch: int, views: int, size: int, steps: int, classes: int, devi
     """A loader that hands out the same random batch and notes when it was asked for one."""
     import torch
 
-    from slimclr.data.loading.loader import Loader
-    from slimclr.data.loading.orders import TrainingOrder
+    from slimclr.data.loading.base import Loader
+    from slimclr.data.loading.samplers import TrainingSampler
 
     class Synthetic(Loader):
         times: list[float]
@@ -118,7 +118,7 @@ def _synthetic(batch: int, views: int, size: int, steps: int, classes: int, devi
                 self.cpu.append(time.process_time())
                 yield images, labels
 
-    loader = Synthetic(TrainingOrder(batch * steps, batch, batch, 0))
+    loader = Synthetic(TrainingSampler(batch * steps, batch, batch, 0))
     loader.times, loader.cpu = [], []
     images = [torch.randn(batch, 3, size, size, pin_memory=device.type == "cuda") for _ in range(views)]
     labels = torch.randint(classes, (batch,))
@@ -136,7 +136,7 @@ def train_steps(trainer: "Trainer", steps: int) -> dict[str, Any]:
 
     trainer.train()
     times, cpu = trainer.loader.times, trainer.loader.cpu  # type: ignore[attr-defined]
-    cuda = trainer.where.device.type == "cuda"
+    cuda = trainer.process.device.type == "cuda"
     skipped = steps // 3 if cuda else 1
     seconds, cores = [], []
     for epoch in range(trainer.epochs):
@@ -321,7 +321,7 @@ def probe(
     from slimclr.config import Optimizer
     from slimclr.data.loading.loaders import validation_loader
     from slimclr.data.stores import open_images
-    from slimclr.engine.distributed import Processes
+    from slimclr.engine.distributed import Process
     from slimclr.engine.loop import Trainer
     from slimclr.nn.counts import count_macs
     from slimclr.nn.placement import allow_tf32, place
@@ -343,7 +343,7 @@ def probe(
         schedule=lambda _: 1e-6,
         loader=_synthetic(measured, 1, settings.image_size, steps, classes, where),
         epochs=2,
-        where=Processes(0, 1, where),
+        process=Process(0, 1, where),
         folder=Path(tempfile.mkdtemp(prefix="steps", dir=_folder())),
         log_every=settings.log_every,
         name="measure",

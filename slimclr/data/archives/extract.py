@@ -37,7 +37,7 @@ from slimclr.data.stores.lmdb import Entry, part_path
 from slimclr.data.stores.lmdb_writer import LMDBWriter
 from slimclr.errors import UserError
 from slimclr.files import write_json
-from slimclr.lock import alone
+from slimclr.lock import exclusive_lock
 from slimclr.progress import progress
 
 # More processes than this wait for the disk, and each takes some 20 MB.
@@ -176,7 +176,7 @@ def _extract(
         flat = split == "val" and archive.is_file()
         flat = flat and 2 * sum(source.bytes for source in sources) > archive.stat().st_size
         reading = reading_through(archive, md5) if md5 is not None or flat else nullcontext(lambda: None)
-        with reading as check_md5, alone(records.folder / "lock"):
+        with reading as check_md5, exclusive_lock(records.folder / "lock"):
             records.sweep()
             (out / CORRUPT).unlink(missing_ok=True)
 
@@ -221,7 +221,7 @@ def _to_lmdb(
     check_space(lmdb.parent, int(_SLACK * sum(source.bytes for source in sources)) - written)
     scanned = run(partial(_scan_class, records=records, check=check), sources)
     lock = lmdb.with_name(f".{lmdb.name}.lock")
-    with alone(lock):
+    with exclusive_lock(lock):
         with LMDBWriter(lmdb, _known(sources, records, check)) as writer:
             for source, count in zip(sources, scanned, strict=True):
                 _pack_class(source, records, check, writer)

@@ -18,9 +18,9 @@ from nvidia.dali.plugin.pytorch import DALIGenericIterator, LastBatchPolicy
 from nvidia.dali.types import BatchInfo
 
 from slimclr.data.images.decode import decode_rgb, read_header
-from slimclr.data.loading.loader import Batch, Loader
-from slimclr.data.loading.orders import TrainingOrder, ValidationOrder
-from slimclr.data.stores.images import Images
+from slimclr.data.loading.base import Batch, Loader
+from slimclr.data.loading.samplers import TrainingSampler, ValidationSampler
+from slimclr.data.stores.base import Images
 from slimclr.data.views import dali as dali_views
 from slimclr.data.views.draw import draw, view_rng
 from slimclr.data.views.recipes import View
@@ -38,7 +38,7 @@ class Source:
 
     Args:
         images: Encoded images.
-        order: Which images come in which batch.
+        sampler: Which images come in which batch.
         views: Recipes of the views.
         seed: Seed of the views.
         epoch: The pipeline's first epoch.
@@ -48,13 +48,13 @@ class Source:
     def __init__(
         self,
         images: Images,
-        order: TrainingOrder | ValidationOrder,
+        sampler: TrainingSampler | ValidationSampler,
         views: Sequence[View],
         seed: int,
         epoch: int,
         start: int,
     ):
-        self.images, self.order, self.views, self.seed = images, order, tuple(views), seed
+        self.images, self.sampler, self.views, self.seed = images, sampler, tuple(views), seed
         self.epoch, self.start = epoch, start
         self._epoch_idx, self._batches = -1, list[np.ndarray]()
         self._process = os.getpid()
@@ -71,7 +71,7 @@ class Source:
         epoch = self.epoch + info.epoch_idx
         if self._epoch_idx != info.epoch_idx:
             self._epoch_idx = info.epoch_idx
-            self._batches = self.order.batches(epoch, self.start if info.epoch_idx == 0 else 0)
+            self._batches = self.sampler.batches(epoch, self.start if info.epoch_idx == 0 else 0)
         if info.iteration >= len(self._batches):
             raise StopIteration
         indices = self._batches[info.iteration].tolist()
@@ -105,7 +105,7 @@ class DaliLoader(Loader):
     """Batches out of a DALI pipeline.
 
     Args:
-        order: Which images come in which batch.
+        sampler: Which images come in which batch.
         images: Encoded images.
         views: Recipes of the views.
         seed: Seed of the views.
@@ -115,7 +115,7 @@ class DaliLoader(Loader):
 
     def __init__(
         self,
-        order: TrainingOrder | ValidationOrder,
+        sampler: TrainingSampler | ValidationSampler,
         images: Images,
         views: Sequence[View],
         *,
@@ -123,8 +123,8 @@ class DaliLoader(Loader):
         workers: int,
         device: torch.device,
     ):
-        super().__init__(order)
-        self._source = partial(Source, images, order, views, seed)
+        super().__init__(sampler)
+        self._source = partial(Source, images, sampler, views, seed)
         self._images = images
         self._views, self._workers, self._device = tuple(views), workers, device
         self._names = [f"view{number}" for number in range(len(views))]
@@ -152,14 +152,14 @@ class DaliLoader(Loader):
         Raises:
             UserError: There is one.
         """
-        for indices in self.order.batches(epoch, self.batch)[:_READ_ON]:
+        for indices in self.sampler.batches(epoch, self.batch)[:_READ_ON]:
             for index in indices.tolist():
                 decode_rgb(self._images.read(index), self._images.keys[index])
 
     def _build(self, epoch: int, start: int) -> DALIGenericIterator:
         gpu = self._device.type == "cuda"
         pipeline = Pipeline(
-            batch_size=self.order.batch,
+            batch_size=self.sampler.batch,
             num_threads=max(1, self._workers),
             device_id=(self._device.index or 0) if gpu else None,
             py_num_workers=max(1, self._workers // 4),

@@ -17,7 +17,7 @@ from slimclr.config import OPERATIONAL, Pretrain, Probe, decisive, dump
 from slimclr.engine.checkpoints import list_checkpoints
 from slimclr.errors import UserError
 from slimclr.files import write_json
-from slimclr.lock import alone
+from slimclr.lock import exclusive_lock
 
 # What does not decide which weights come out, and the number of epochs, which may grow.
 MAY_CHANGE = (*OPERATIONAL, "epochs", "gradients_every", "knn", "max_batch_per_gpu")
@@ -53,7 +53,7 @@ def open_folder(
         return
     folder.mkdir(parents=True, exist_ok=True)
     busy = f"{folder}: the same run is being trained by another process; wait for it or end it"
-    with alone(folder / "lock", busy):
+    with exclusive_lock(folder / "lock", busy):
         _check(base, folder, dump(recipe), dict(inputs))
         for part_written in folder.glob("*.part*"):
             part_written.unlink()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from slimclr.data.loading.orders import TrainingOrder, ValidationOrder
+from slimclr.data.loading.samplers import TrainingSampler, ValidationSampler
 from slimclr.errors import UserError
 
 Batch = tuple[list[Tensor], Tensor]
@@ -18,18 +18,18 @@ class Loader:
     on with batch k, whatever its backend and workers.
 
     Attributes:
-        order: Which images come in which batch.
+        sampler: Which images come in which batch.
         epoch: The epoch that it stands in.
         batch: The batch of that epoch that comes next.
     """
 
-    def __init__(self, order: TrainingOrder | ValidationOrder):
-        self.order = order
+    def __init__(self, sampler: TrainingSampler | ValidationSampler):
+        self.sampler = sampler
         self.epoch = self.batch = 0
 
     def __len__(self) -> int:
         """Batches of a whole epoch."""
-        return len(self.order)
+        return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
         """The rest of the epoch; then it stands at the beginning of the next one."""
