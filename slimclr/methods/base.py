@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from slimclr.nn import SlimmableResNet, width_key, widths_together
 
-Distillation = Callable[[Tensor, Tensor, Tensor], Tensor]
+DistillationLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(student (n, c), teacher (n, c), target columns (n,)) -> scalar loss."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,14 @@ class SubNetworkLoss:
 
     Attributes:
         weights: Weight of each width once sub-networks train; before slow start the full network's weight is 1.
-        distillation: (student (n, c), teacher (n, c), right columns (n,)) -> loss, or None.
+        distillation: Distillation loss; None without distillation.
         share: Share of distillation in a sub-network's loss.
         on: Whether students learn from teachers' logits or from their normalised features.
         full_distill: A width learns from every wider one, averaged, instead of the full network alone.
     """
 
     weights: Mapping[float, float]
-    distillation: Distillation | None = None
+    distillation: DistillationLoss | None = None
     share: float = 0.5
     on: Literal["logits", "features"] = "logits"
     full_distill: bool = False

@@ -1,4 +1,4 @@
-"""Batches over all processes; with one process every function here does nothing."""
+"""Batches gathered over all processes; with a single process the functions change nothing."""
 
 import torch
 import torch.distributed as dist
@@ -9,12 +9,12 @@ from slimclr.seeds import derived_seed
 
 
 def world_size() -> int:
-    """Number of processes."""
+    """Number of processes; 1 outside a process group."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """This process."""
+    """Rank of this process; 0 outside a process group."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -27,19 +27,19 @@ def gather(tensor: Tensor) -> Tensor:
     return torch.cat(rows)
 
 
-def shuffle(images: Tensor, *, seed: int, step: int, deal: bool) -> tuple[Tensor, Tensor | None]:
-    """Deal the images of all processes out anew, so that a key's batch norm does not give its query away.
+def shuffle(images: Tensor, *, seed: int, step: int, always: bool) -> tuple[Tensor, Tensor | None]:
+    """Shuffle the images over all processes (MoCo's shuffling BN), so that batch norm does not leak which key fits.
 
     Args:
         images: This process's images (n, ...).
-        seed: With `step` it alone decides the order, so that all processes agree without a word.
+        seed: Seed of the order, with `step`: all processes draw the same one without communication.
         step: Number of the forward pass.
-        deal: Shuffle even where there is only one process.
+        always: Shuffle even with a single process.
 
     Returns:
-        This process's images, and the permutation to undo it (None: nothing was exchanged).
+        This process's share of the shuffled images, and the permutation (None: not shuffled).
     """
-    if world_size() == 1 and not deal:
+    if world_size() == 1 and not always:
         return images, None
     everything = gather(images)
     generator = torch.Generator().manual_seed(derived_seed("shuffle", seed, step))

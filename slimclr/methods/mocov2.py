@@ -24,9 +24,9 @@ class MoCoV2(Method):
         temperature: Temperature of the contrastive loss.
         head: "slimmable": sub-networks use a part of the full network's head; "switchable": each has its own.
         head_init: See `slimclr.nn.MLP`.
-        bn_splits: Parts that a batch is computed in, each with its own batch norm and the keys dealt out anew: imitates
-            that many processes on one device. 1 leaves the batch whole.
-        seed: Seed of the order in which keys are dealt out.
+        bn_splits: Parts of a batch, each normalised by itself, with the keys shuffled over the parts: imitates that
+            many processes on one device. 1 leaves the batch whole.
+        seed: Seed of the keys' shuffling.
         slow_start_epoch: Widths below 1.0 join at this epoch.
         combine: Weighs the widths and distils the full network into sub-networks.
     """
@@ -91,7 +91,7 @@ class MoCoV2(Method):
     @torch.no_grad()
     def _key(self, images: Tensor, step: int) -> Tensor:
         """The full network's keys (n, d), which wait for the end of the step to enter the queue."""
-        images, order = shuffle(images, seed=self.seed, step=step, deal=self.bn_splits > 1)
+        images, order = shuffle(images, seed=self.seed, step=step, always=self.bn_splits > 1)
         keys = torch.cat([self.key_encoder(part) for part in images.chunk(self.bn_splits)])
         keys = unshuffle(keys, order).to(self.queue.dtype)
         self._new_keys.append(keys)
