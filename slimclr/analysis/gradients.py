@@ -1,4 +1,4 @@
-"""How the widths' gradients get on with each other (SlimCLR, section 3.3 and figure 3)."""
+"""Gradient imbalance and divergence between widths (SlimCLR, section 3.3 and figure 3)."""
 
 from collections.abc import Mapping
 from itertools import combinations

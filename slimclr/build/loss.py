@@ -1,4 +1,4 @@
-"""How the widths' losses become one: re-weighting and online distillation (section 3.2 of the paper)."""
+"""The combination of the widths' losses: re-weighting and online distillation (section 3.2 of the paper)."""
 
 from collections.abc import Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""What watches a training: nearest neighbours on the features of every width."""
+"""The kNN monitor of a training."""
 
 from slimclr.config import Pretrain
 from slimclr.data.stores.base import Images

@@ -1,4 +1,4 @@
-"""The trainer of a recipe: its method, batches and rules in the one training loop."""
+"""The trainer of a recipe: method, loader, optimiser and schedule, put into the training loop."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +35,7 @@ def build_trainer(
         process: This process.
         folder: Checkpoints and records.
         name: What progress calls it.
-        identity: What a checkpoint is one of, see `slimclr.engine.run_folder.identity`.
+        identity: What its checkpoints belong to, see `slimclr.engine.run_folder.identity`.
         accumulation: Batches per optimiser step.
         monitor: Gives values for the records, every `recipe.knn.every` epochs.
         resume: Checkpoint to go on from, instead of the newest.

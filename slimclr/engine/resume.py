@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from, and whether it may."""
+"""Which checkpoint a run resumes from, and whether it belongs to the run."""
 
 from pathlib import Path
 from typing import Any

@@ -90,7 +90,7 @@ class MoCoV2(Method):
 
     @torch.no_grad()
     def _key(self, images: Tensor, step: int) -> Tensor:
-        """The full network's keys (n, d), which wait for the end of the step to enter the queue."""
+        """The full network's keys (n, d); they enter the queue at the end of the step."""
         images, order = shuffle(images, seed=self.seed, step=step, always=self.bn_splits > 1)
         keys = torch.cat([self.key_encoder(part) for part in images.chunk(self.bn_splits)])
         keys = unshuffle(keys, order).to(self.queue.dtype)
@@ -104,12 +104,12 @@ class MoCoV2(Method):
         return torch.cat([self.query_encoder(part, width, known) for part, known in parts])
 
     def before_step(self, epoch: float) -> None:
-        """Move the key encoder."""
+        """Update the key encoder."""
         momentum_update(self.key_encoder, self.query_encoder, self.momentum)
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Put the step's keys of all processes into the queue, the oldest go."""
+        """Enqueue the step's keys of all processes, in place of the oldest."""
         keys = torch.cat([gather(key) for key in self._new_keys])
         slots = (self.queue_pointer + torch.arange(len(keys), device=keys.device)) % self.queue.shape[1]
         self.queue[:, slots] = keys.T

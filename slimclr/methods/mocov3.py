@@ -91,7 +91,7 @@ class MoCoV3(Method):
         return [gather(F.normalize(self.key_encoder(view), dim=1)) for view in views]
 
     def before_step(self, epoch: float) -> None:
-        """Move the key encoder."""
+        """Update the key encoder."""
         momentum = key_momentum(epoch, base=self.momentum, epochs=self.epochs)
         momentum_update(self.key_encoder, self.query_encoder.base, momentum)
 

@@ -1,4 +1,4 @@
-"""A nearest-neighbour classifier of every width, cheap enough to watch a training (arXiv 1805.01978, section 3.4)."""
+"""A kNN classifier for every width, cheap enough to monitor a training (arXiv 1805.01978, section 3.4)."""
 
 from typing import Any
 

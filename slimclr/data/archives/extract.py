@@ -1,7 +1,7 @@
 """From sources of images to one folder per class, or straight into an LMDB.
 
-A class is written to `.<wnid>.part` and renamed when it is whole. Its record, which is written after that, is what lets
-a later run skip it: a folder without a record is never trusted. The archives are only read.
+A class is written to `.<wnid>.part` and renamed when it is complete; its record is written after that. A later run
+skips classes with a record and never trusts a folder without one. The archives are only read.
 """
 
 import errno
@@ -46,12 +46,12 @@ _MAX_JOBS = 8
 # Files take whole blocks, and so do images in an LMDB; tar's own headers and padding are nearly as large.
 _SLACK = 1.02
 _LISTED = 20
-# No output of the stage: Snakemake removes the outputs of a job that failed, which this list is to outlive.
+# Not an output of the rule: Snakemake removes a failed job's outputs, and this list must survive.
 CORRUPT = "corrupt_images.json"
 
 
 def available_jobs() -> int:
-    """Worker processes when nobody says otherwise: the processors that this process may use, eight at most."""
+    """Default number of worker processes: the processors that this process may use, at most eight."""
     return min(_MAX_JOBS, len(os.sched_getaffinity(0)))
 
 
@@ -347,7 +347,7 @@ def _refuse_other_classes(out: Path, wnids: set[str]) -> None:
 
 @contextmanager
 def _plain_errors(out: Path) -> Iterator[None]:
-    """Say in one line what the operating system refused."""
+    """Turn errors of the operating system and killed workers into a UserError of one line."""
     try:
         yield
     except BrokenProcessPool as error:

@@ -1,4 +1,4 @@
-"""Whether an image's bytes are whole, and what they hold."""
+"""Checks an encoded image and reads its size, mode and format."""
 
 import io
 

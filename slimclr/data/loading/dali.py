@@ -27,14 +27,14 @@ from slimclr.data.views.recipes import View
 from slimclr.machine import end_with_parent
 
 _GRACE_SECONDS = 30.0
-# Batches that a pipeline may have begun beyond the one that is asked for.
+# Batches that a pipeline may have begun beyond the requested one.
 _READ_ON = 4
 
 
 class Source:
-    """What goes into the pipeline: bytes, labels and the numbers of every view of a batch.
+    """The pipeline's input: bytes, labels and the numbers of every view of a batch.
 
-    Picklable, because with workers each of them has its own. The pipeline counts epochs from when it was built.
+    Picklable, because each worker has a copy. The pipeline counts epochs from when it was built.
 
     Args:
         images: Encoded images.
@@ -92,9 +92,9 @@ class Source:
 
 
 def _become_reader(parent: int) -> None:
-    """In a reading process: leave Slurm's signals, which every process of a job gets, to the training.
+    """In a reader process: ignore Slurm's signals, which every process of a job gets, and leave them to the training.
 
-    It may want more batches before it stops. DALI itself ends readers with SIGTERM, so they do end a little later.
+    The training may need more batches before it stops. DALI ends its readers with SIGTERM, so they end a little later.
     """
     end_with_parent(parent)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
@@ -134,7 +134,7 @@ class DaliLoader(Loader):
     def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
         if self._iterator is None or self._next != (epoch, start):
             self._iterator = self._build(epoch, start)
-        # Whoever leaves an epoch in the middle leaves a pipeline that has read on.
+        # If the caller stops in the middle of an epoch, the pipeline has already read further.
         self._next = None
         try:
             for (outputs,) in self._iterator:
@@ -147,7 +147,7 @@ class DaliLoader(Loader):
         self._next = (epoch + 1, 0)
 
     def _name_unreadable(self, epoch: int) -> None:
-        """DALI does not say which image it failed at: look for the first, from here to where it had read on to.
+        """Find the first unreadable image among the batches that DALI may have read: its error does not name one.
 
         Raises:
             UserError: There is one.

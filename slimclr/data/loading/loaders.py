@@ -1,4 +1,4 @@
-"""A loader for training or validation by the name of its backend."""
+"""Builds a loader for training or validation, by the name of its backend."""
 
 from collections.abc import Sequence
 

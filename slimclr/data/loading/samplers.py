@@ -1,7 +1,6 @@
-"""Which images an epoch shows to which process, and in which order.
+"""Samplers: which images each process gets in an epoch, batch by batch.
 
-The order depends on (seed, epoch) alone: neither the loader, nor the number of its workers, nor an interruption changes
-what the network sees.
+The order depends on (seed, epoch) alone: it is the same for every loader and number of workers, and after a resume.
 """
 
 from dataclasses import dataclass
@@ -15,14 +14,14 @@ from slimclr.seeds import derived_seed
 
 @dataclass(frozen=True)
 class TrainingSampler:
-    """A process's share of the shuffled images; the incomplete last total batch is dropped, as published.
+    """One process's share of the shuffled images; an incomplete last total batch is dropped, as published.
 
     Attributes:
         count: Images in all.
         total_batch: Images of one optimiser step over all processes.
         batch: Images of one batch of this process.
         seed: Seed of the order.
-        rank: This process.
+        rank: Rank of this process.
         world_size: Number of processes.
 
     Raises:

@@ -47,8 +47,8 @@ class Views(Dataset):
         return views, int(self.images.labels[index])
 
 
-class _Items(Sampler[list[tuple[int, int]]]):
-    """(epoch, index) of every image of a batch, from where its loader stands."""
+class _BatchSampler(Sampler[list[tuple[int, int]]]):
+    """Batch sampler of torch's DataLoader: (epoch, index) of every image of a batch, from the loader's position."""
 
     def __init__(self, sampler: TrainingSampler | ValidationSampler):
         self.sampler, self.epoch, self.start = sampler, 0, 0
@@ -68,20 +68,20 @@ class TorchvisionLoader(Loader):
         sampler: Which images come in which batch.
         data: Their views.
         workers: Worker processes; 0 loads in this one.
-        pin: Copy batches into pinned memory, which wants a context on a GPU.
+        pin: Copy batches into pinned memory, which needs a CUDA context.
     """
 
     def __init__(self, sampler: TrainingSampler | ValidationSampler, data: Dataset, *, workers: int, pin: bool = False):
         super().__init__(sampler)
-        self._items = _Items(sampler)
+        self._batch_sampler = _BatchSampler(sampler)
         self._loader: DataLoader = DataLoader(
             data,
-            batch_sampler=self._items,
+            batch_sampler=self._batch_sampler,
             num_workers=workers,
             pin_memory=pin,
             persistent_workers=workers > 0,
         )
 
     def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
-        self._items.epoch, self._items.start = epoch, start
+        self._batch_sampler.epoch, self._batch_sampler.start = epoch, start
         yield from self._loader
