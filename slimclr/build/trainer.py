@@ -38,7 +38,7 @@ def build_trainer(
         identity: What its checkpoints belong to, see `slimclr.engine.run_folder.identity`.
         accumulation: Batches per optimiser step.
         monitor: Gives values for the records, every `recipe.knn.every` epochs.
-        resume: Checkpoint to go on from, instead of the newest.
+        resume: Checkpoint to resume from, instead of the newest.
     """
     settings = recipe.optimizer
     assert settings is not None, "the config refuses a trained method without an optimiser"

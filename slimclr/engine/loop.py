@@ -1,4 +1,4 @@
-"""The one training loop: pre-training, supervised training and probes."""
+"""The training loop, for pre-training, supervised training and probes."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -32,13 +32,13 @@ AMP = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class _Session:
-    """What lives as long as `train()`.
+    """Objects that live as long as `train()`.
 
     Attributes:
-        request: Whether a signal asked this process to stop.
+        request: A stop that a signal requested.
         agreement: What the processes agree on.
-        records: Records of the run, on the process that writes them.
-        advance: Tells the progress of steps done.
+        records: Records of the run, on rank 0.
+        advance: Reports steps done to the progress.
     """
 
     request: StopRequest
@@ -51,12 +51,12 @@ class _Session:
 class Trainer:
     """Trains a method to its last epoch, from the newest checkpoint where there is one.
 
-    A checkpoint is written after every epoch, after so many minutes, and when a signal asks to stop. A run that resumes
-    from any of them makes the same steps as one that never stopped.
+    A checkpoint is written after every epoch, every `checkpoint_minutes`, and when a signal requests a stop. A run that
+    resumes from any of them takes the same steps as one that was never interrupted.
 
     Attributes:
         method: What is trained, on this process's device.
-        optimizer: Moves `method.trainable()`.
+        optimizer: Optimiser of `method.trainable()`.
         schedule: Step -> learning rate.
         loader: Batches of this process.
         epochs: Epochs.
@@ -64,15 +64,15 @@ class Trainer:
         folder: Checkpoints and records.
         accumulation: Batches per optimiser step.
         precision: fp32, fp16 (with a gradient scaler) or bf16.
-        grad_clip: Greatest norm of the whole gradient; None: not clipped.
+        grad_clip: Maximum gradient norm; None: no clipping.
         log_every: Steps between records.
         gradients_every: Steps between gradient records (of the step's last batch), None: none.
         checkpoint_minutes: Minutes between checkpoints within an epoch.
-        keep_every_epochs: Checkpoints of these epochs stay for good; None: none.
-        monitor: Gives values for the records, computed by all processes together; None: none.
+        keep_every_epochs: Keep the checkpoint of every so many epochs for good; None: none.
+        monitor: Returns values for the records; all processes call it. None: none.
         monitor_every: Epochs between calls of it.
-        resume: Checkpoint to resume from, instead of the newest; what came after it is set aside.
-        identity: What is trained, with its `recipe`: kept in checkpoints, and one of something else is refused.
+        resume: Checkpoint to resume from, instead of the newest; later ones are set aside.
+        identity: What is trained, with its `recipe`; stored in checkpoints, and compared on resuming.
         name: What progress calls it.
     """
 
@@ -103,7 +103,7 @@ class Trainer:
         self.checkpoints = CheckpointManager(self.folder)
         self.finite = FiniteCheck(self.method.trainable(), self.process.device)
         self.meter = Meter(self.process.device)
-        # SHA-256 of the checkpoint that the run last went back to (`resume`); None: it never did.
+        # SHA-256 of the checkpoint that `resume` last named; None: never.
         self.origin: str | None = None
 
     def train(self) -> None:
@@ -125,15 +125,15 @@ class Trainer:
         """All remaining epochs.
 
         Returns:
-            Why it stopped before their end. It is not raised here: an exception keeps the frames that it passed
-            through, and these hold the wrapped model, which has to go before its process group does.
+            Why it stopped early. It is not raised here: an exception keeps its stack frames alive, and with them the
+            DistributedDataParallel model, which must be freed before its process group.
         """
         agreement = Agreement(self.process)
         self._resume(agreement)
         with self._records() as records, self._progress() as advance:
             session = _Session(request, agreement, records, advance)
             remaining = range(self.step // self.steps_per_epoch, self.epochs)
-            # The epochs of a phase train the same widths: before slow start the full network alone, then all.
+            # Epochs of a phase train the same widths: before slow start only the full network, then all.
             for _, phase in groupby(remaining, self.method.active_widths):
                 epochs = list(phase)
                 model = self._wrap(epochs[0])
@@ -145,15 +145,15 @@ class Trainer:
         return None
 
     def train_epoch(self, epoch: int, model: nn.Module, session: _Session) -> Exception | None:
-        """The steps of an epoch that are left, each with its record and its checkpoint where these are due.
+        """The remaining steps of an epoch, with records and checkpoints when they are due.
 
         Args:
             epoch: The epoch, from 0.
-            model: The method, wrapped for several processes.
-            session: What lives as long as `train()`.
+            model: The method, in DistributedDataParallel if there are several processes.
+            session: Objects that live as long as `train()`.
 
         Returns:
-            Why training stops here; None where it goes on.
+            Why training stops here; None if it continues.
         """
         self.method.train()
         first = self.step - epoch * self.steps_per_epoch
@@ -178,7 +178,7 @@ class Trainer:
                 self._save(epoch + last, session.agreement, last=last)
             if agreed.stop and self.step < self.epochs * self.steps_per_epoch:
                 return self._preempted(session.request)
-        for _ in batches:  # to the end, where DALI begins to read the next epoch
+        for _ in batches:  # exhausts the loader: DALI then begins to read the next epoch
             pass
         return None
 
@@ -187,11 +187,11 @@ class Trainer:
 
         Args:
             epoch: Fractional epoch at the start of the step.
-            model: The method, wrapped for several processes.
-            batches: Gives the next batches.
+            model: The method, in DistributedDataParallel if there are several processes.
+            batches: Iterator over the batches.
 
         Returns:
-            What the method gave for the last batch.
+            The method's output for the last batch.
         """
         self._set_lr()
         self.optimizer.zero_grad(set_to_none=True)
@@ -200,7 +200,7 @@ class Trainer:
         for micro in range(self.accumulation):
             views, labels = self._to_device(next(batches))
             last = micro + 1 == self.accumulation
-            # Several processes all-reduce their gradients once a step, with the last batch.
+            # Gradients are all-reduced once per step, with the last batch.
             with nullcontext() if last else _no_sync(model):
                 with self._autocast():
                     output: Output = model(views, labels, epoch, self.step * self.accumulation + micro)
@@ -215,14 +215,14 @@ class Trainer:
         return output
 
     def _update(self, losses: Tensor) -> Tensor:
-        """Move the weights along the gradient, unless it or a loss is not finite; gives the gradient norm."""
+        """Take the optimiser step, unless a gradient or loss is not finite; returns the gradient norm."""
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer)
         moved = [parameter for parameter in self.method.trainable().parameters() if parameter.grad is not None]
         norm = nn.utils.get_total_norm([parameter.grad for parameter in moved if parameter.grad is not None])
         numbers = self.finite.numbers(losses, norm.float(), scaled=self.scaler.is_enabled())
         if self.grad_clip is not None:
-            # Clipped by a norm that is not finite, every gradient would be so, and nobody could tell which it was.
+            # Clipping by a norm that is not finite would hide which gradient it came from.
             nn.utils.clip_grads_with_norm_(moved, self.grad_clip, norm.nan_to_num(0.0, 0.0, 0.0))
         self.method.after_step()
         self.finite.step(self.optimizer, self.scaler)
@@ -253,11 +253,11 @@ class Trainer:
         return gradient_record(self.method.trainable(), losses, scale=self.scaler.get_scale())
 
     def _wrap(self, epoch: int) -> nn.Module:
-        """Wrap the method for several processes; anew when sub-networks join, so that no parameter idles."""
+        """Wrap the method in DistributedDataParallel; again when sub-networks join, so that no parameter is unused."""
         self.method.require_gradients(epoch)
         if self.process.world_size == 1:
             return self.method
-        # Batch-norm statistics are each process's own; the queue is the same everywhere by construction.
+        # Each process has its own running statistics; the queue is the same on all processes by construction.
         return DistributedDataParallel(self.method, broadcast_buffers=False)
 
     def _flags(self, request: StopRequest) -> Flags:
@@ -273,7 +273,7 @@ class Trainer:
             records.write({"step": self.step, "epoch": epochs, **values})
 
     def _not_finite(self, widths: tuple[float, ...]) -> UserError:
-        """Leave what is needed to look at it."""
+        """Write a file for the investigation of the number that is not finite, and return the error."""
         found = self.finite.found
         if found is None:
             return UserError(f"{self.name}: stopped, as a number of another process is not finite; see its error")
@@ -316,7 +316,7 @@ class Trainer:
         self.checkpoints.save(state, keep=keep)
 
     def _resume(self, agreement: Agreement) -> None:
-        """Go on from the checkpoint where there is one."""
+        """Resume from a checkpoint, if there is one."""
         path = checkpoint_to_resume(self.checkpoints, self.resume, name=self.name) if self.process.main else None
         path = agreement.broadcast(path)
         if path is None:
@@ -330,7 +330,7 @@ class Trainer:
             if self.process.main:
                 self.checkpoints.go_back(path, state["step"])
         self.scaler.load_state_dict(state["scaler"])
-        # Epoch and batch of the loader follow from the step, also when the number of processes changed.
+        # The loader's epoch and batch follow from the step, also if the world size changed.
         self.step = state["step"]
         self.meter.load_state_dict(state["since_record"])
         if len(state["random"]) == self.process.world_size:
@@ -348,5 +348,5 @@ class Trainer:
 
 
 def _no_sync(model: nn.Module) -> AbstractContextManager[None]:
-    """Leave out the all-reduce of the gradients."""
+    """Accumulate gradients without all-reduce."""
     return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()

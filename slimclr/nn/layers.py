@@ -77,7 +77,7 @@ class _Parts(torch.autograd.Function):
                 continue
             if total is None:
                 if gradient.shape == shape:
-                    # A convolution's or a product's gradient belongs to nobody else.
+                    # The gradient of a convolution or matrix product is not shared, so it can be added to in place.
                     total = gradient.to(dtype)
                     continue
                 total = torch.zeros(shape, dtype=dtype, device=device).contiguous(memory_format=memory_format)
@@ -99,8 +99,8 @@ def cut(whole: Tensor, widths: Sequence[float], places: Sequence[Place]) -> dict
     Args:
         whole: What is cut: (out, in, ...) or (n, channels, ...); under autocast the parts have its type.
         widths: Names of the parts.
-        places: The first two dimensions' slices of each; the first part's gradient must belong to nobody else, as that
-            of a weight or of a batch norm's input does, because the others are added to it.
+        places: The slices of the first two dimensions for each. The first part's gradient must not be shared with
+            other nodes (a weight's and a batch norm input's are not), because the others are added to it in place.
     """
     return dict(zip(widths, _Parts.apply(whole, places), strict=True))
 

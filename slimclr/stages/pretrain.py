@@ -77,7 +77,7 @@ def pretrain(
         checkpoints: Folder of this run's rolling checkpoints.
         gpus: GPUs to use; 0 is the CPU.
         paper: The recipe is the paper's.
-        resume: Checkpoint to go on from; None takes the newest of this recipe and these images, or begins.
+        resume: Checkpoint to resume from; None: the newest of this recipe and these images, if there is one.
 
     Raises:
         UserError: `out` holds weights that pre-training did not make.

@@ -201,7 +201,7 @@ def _scan(source: Source, check: str, keep: Callable[[str, bytes], None]) -> Cla
     seen: set[str] = set()
     hidden = 0
     with warnings.catch_warnings():
-        # What Pillow finds odd, for instance about EXIF, is no reason to worry anybody.
+        # Pillow's warnings, for instance about EXIF, do not matter here.
         warnings.simplefilter("ignore")
         for name, offset, data in source.images():
             key = f"{source.wnid}/{name}"

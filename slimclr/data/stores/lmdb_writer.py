@@ -41,8 +41,8 @@ class LMDBWriter:
 
     Args:
         out: The database, one file.
-        known: The first images of the data set, in its order, as far as they are known: what an unfinished file holds
-            is compared with them, and one that holds anything else is begun again.
+        known: The known first images of the data set, in its order. An unfinished file whose images differ from them
+            is discarded.
         map_size: Bytes of address space to begin with; doubled as often as needed.
 
     Raises:
