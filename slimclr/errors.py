@@ -1,4 +1,4 @@
-"""What the command line turns into a single line: UserError, and what the operating system refused."""
+"""Errors that the command line prints as one line: UserError, and refusals of the operating system."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Weights that pre-training did not make: imported, or put into the results by hand. Nothing may replace them.
+"""Weights that pre-training did not make: imported, or copied into the results by hand. No stage may replace them.
 
 This module does not import torch: the Snakefile asks at every start.
 """

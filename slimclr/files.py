@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: write to a temporary name, flush to disk, rename."""
+"""Atomic writing of files: write to a temporary name, flush to disk, rename."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         part.replace(path)
         fsync(path.parent)
     except OSError as error:
-        # Writing to a full disk fails without a name, and nobody knows the temporary one.
+        # The error of a full disk names no file, and the temporary name means nothing to the user.
         if error.errno is not None and (error.filename is None or str(error.filename) == str(part)):
             error.filename = str(path)
         raise

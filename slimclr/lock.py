@@ -1,4 +1,4 @@
-"""One process at a time in a half-made data set."""
+"""A lock file, so that one process at a time writes a data set or trains a run."""
 
 import errno
 import fcntl
@@ -14,13 +14,13 @@ _PATIENCE_SECONDS = 10.0
 
 
 @contextmanager
-def alone(path: Path, busy: str | None = None, *, patience: float = _PATIENCE_SECONDS) -> Iterator[None]:
-    """Hold the lock file `path`; it is inherited by child processes and freed when the last of them ends.
+def exclusive_lock(path: Path, busy: str | None = None, *, patience: float = _PATIENCE_SECONDS) -> Iterator[None]:
+    """Hold the lock file `path` (flock). Child processes inherit the lock; it is freed when the last of them ends.
 
     Args:
-        path: Made when it is missing, and left there.
-        busy: What to say when it is taken.
-        patience: Seconds to wait for it; by default ten, as workers of a killed run need a moment to end.
+        path: Created if missing, and left there.
+        busy: Error message if another process holds it.
+        patience: Seconds to wait for it; workers of a killed run need a moment to end.
 
     Raises:
         UserError: Another process still holds it after that time.
@@ -45,7 +45,7 @@ def _lock(descriptor: int) -> bool:
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             return False
-        # Some network file systems have no locks: the workflow engine's own lock has to do there.
+        # Some network file systems have no locks: there, only Snakemake's own lock protects the folder.
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
             raise
     return True

@@ -1,4 +1,4 @@
-"""What this machine has, found without importing torch, and which of its GPUs a job takes."""
+"""The hardware of this machine, without importing torch, and locks on its GPUs."""
 
 import ctypes
 import fcntl
@@ -129,7 +129,7 @@ def _lock(path: Path) -> int | None:
 
 
 def end_with_parent(parent: int) -> None:
-    """Called in a worker process: when its parent is killed it ends, too; Ctrl-C is the parent's affair.
+    """Called in a worker process: it ends when its parent is killed, and ignores Ctrl-C, which the parent handles.
 
     Args:
         parent: The parent's process id.

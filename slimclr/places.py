@@ -1,4 +1,4 @@
-"""Places whose names a program in the chain cannot take: refused in one line before anything runs."""
+"""Checks of path names: characters that Snakemake, apptainer or Slurm cannot handle are refused before any job."""
 
 import re
 from collections.abc import Iterable
@@ -8,10 +8,10 @@ from slimclr.errors import UserError
 
 
 def in_pattern(path: str) -> str:
-    """A path of the config that becomes part of Snakemake's patterns.
+    """Check a path of the config that becomes part of Snakemake's patterns.
 
     Raises:
-        ValueError: It has what Snakemake takes for a wildcard or for a variable, or a control character.
+        ValueError: It contains a wildcard's or variable's bracket, or a control character.
     """
     if found := re.search(r"[{}<>\x00-\x1f]", path):
         raise ValueError(
@@ -21,14 +21,14 @@ def in_pattern(path: str) -> str:
 
 
 def in_container(paths: Iterable[Path], *, working: Path) -> None:
-    """Folders that apptainer gets to see.
+    """Check folders that are bound into a container.
 
     Args:
         paths: What is bound into the container.
         working: The working directory, which Snakemake writes into a command as Python would, not as a shell.
 
     Raises:
-        UserError: A name has what parts apptainer's lists, or ends the quotes around the working directory.
+        UserError: A name contains a separator of apptainer's lists, or a quote that ends the working directory's.
     """
     for path in paths:
         if found := re.search(r"[,:\\\x00-\x1f]", str(path)):
@@ -62,7 +62,7 @@ def image_file(path: Path, *, working: Path) -> str:
 
 
 def on_cluster(python: Path, files: Iterable[Path], *, working: Path) -> None:
-    """What Snakemake writes into the command of a job that it submits to Slurm.
+    """Check the paths that Snakemake writes into the command of a job that it submits to Slurm.
 
     Args:
         python: The interpreter that Snakemake runs in, which gets no quotes.
@@ -70,7 +70,7 @@ def on_cluster(python: Path, files: Iterable[Path], *, working: Path) -> None:
         working: The working directory.
 
     Raises:
-        UserError: A name would be taken apart or expanded on the way.
+        UserError: A shell on the way would split or expand a name.
     """
     if found := re.search(r"[^\w@%+=:,./-]", str(python)):
         raise UserError(

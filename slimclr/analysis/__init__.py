@@ -1,1 +1,1 @@
-"""What training leaves behind for study: gradient imbalance and divergence between widths."""
+"""Analyses of training: gradient imbalance and divergence between widths."""

@@ -1,4 +1,4 @@
-"""How the widths' gradients get on with each other (SlimCLR, section 3.3 and figure 3)."""
+"""Gradient imbalance and divergence between widths (SlimCLR, section 3.3 and figure 3)."""
 
 from collections.abc import Mapping
 from itertools import combinations
@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from slimclr.methods.gather import world_size
 from slimclr.nn import SlimmableConv2d, SlimmableLinear
 
 
@@ -56,7 +57,7 @@ def gradient_record(
 def _gradients(loss: Tensor, layers: list[SlimmableConv2d | SlimmableLinear], scale: float) -> list[Tensor]:
     weights = [layer.weight for layer in layers]
     gradients = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
-    processes = dist.get_world_size() if dist.is_initialized() else 1
+    processes = world_size()
     result = []
     for weight, gradient in zip(weights, gradients, strict=True):
         mean = (torch.zeros_like(weight) if gradient is None else gradient) / (scale * processes)

@@ -1,4 +1,4 @@
-"""How a recipe's total batch is spread over the GPUs at hand. Imports no torch: `slimclr recipe` is quick."""
+"""How a recipe's total batch is split over the available GPUs. Imports no torch, so `slimclr recipe` is quick."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from slimclr.errors import UserError
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """The spread of one optimiser step.
+    """How one optimiser step is computed.
 
     Attributes:
         per_gpu: Images of one forward pass on one GPU.
@@ -22,7 +22,7 @@ class BatchPlan:
 
 
 def plan_batch(recipe: Pretrain, gpus: int) -> BatchPlan:
-    """Spread the total batch; the learning rate stays with the total batch.
+    """Split the total batch over GPUs and accumulated batches; the learning rate belongs to the total batch.
 
     Args:
         recipe: The run's pre-training.

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from slimclr.config import Pretrain, Probe
-from slimclr.data.loading.loader import Loader
+from slimclr.data.loading.base import Loader
 from slimclr.data.loading.loaders import training_loader, validation_loader
-from slimclr.data.stores.images import Images
-from slimclr.engine.distributed import Processes
+from slimclr.data.stores.base import Images
+from slimclr.engine.distributed import Process
 
 
 def build_training_loader(
@@ -15,7 +15,7 @@ def build_training_loader(
     *,
     batch: int,
     seed: int,
-    where: Processes,
+    process: Process,
     widths: Sequence[float] = (1.0,),
 ) -> Loader:
     """Augmented batches of the training images.
@@ -25,7 +25,7 @@ def build_training_loader(
         images: Training images.
         batch: Images of one batch of this process.
         seed: Seed of order and views.
-        where: This process.
+        process: This process.
         widths: Widths that are trained; a recipe may give each a view of its own.
     """
     return training_loader(
@@ -37,24 +37,24 @@ def build_training_loader(
         batch=batch,
         seed=seed,
         workers=recipe.workers,
-        rank=where.rank,
-        world=where.world,
+        rank=process.rank,
+        world_size=process.world_size,
         backend=recipe.loader,
-        device=where.device,
+        device=process.device,
     )
 
 
-def build_validation_loader(recipe: Probe, images: Images, *, where: Processes) -> Loader:
+def build_validation_loader(recipe: Probe, images: Images, *, process: Process) -> Loader:
     """This process's share of the validation images, in quarters of the training's batch."""
     return validation_loader(
         images,
         resize=recipe.resize,
         image_size=recipe.image_size,
-        batch=max(1, recipe.batch // where.world // 4),
+        batch=max(1, recipe.batch // process.world_size // 4),
         workers=recipe.workers,
-        rank=where.rank,
-        world=where.world,
+        rank=process.rank,
+        world_size=process.world_size,
         recipe="val" if recipe.views == "normal" else recipe.views,
         backend=recipe.loader,
-        device=where.device,
+        device=process.device,
     )

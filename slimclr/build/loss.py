@@ -1,9 +1,7 @@
-"""How the widths' losses become one: re-weighting and online distillation (section 3.2 of the paper)."""
+"""The combination of the widths' losses: re-weighting and online distillation (section 3.2 of the paper)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-
-from torch import Tensor
 
 from slimclr.config import Distillation, Pretrain
 from slimclr.losses import (
@@ -13,7 +11,7 @@ from slimclr.losses import (
     loss_weights,
     mse_distillation,
 )
-from slimclr.methods import SubNetworkLoss
+from slimclr.methods import DistillationLoss, SubNetworkLoss
 
 
 def build_combination(recipe: Pretrain, widths: Sequence[float]) -> SubNetworkLoss:
@@ -26,9 +24,9 @@ def build_combination(recipe: Pretrain, widths: Sequence[float]) -> SubNetworkLo
     )
 
 
-def build_distillation(settings: Distillation) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """(student (n, c), teacher (n, c), right columns (n,)) -> loss of a recipe."""
-    kinds: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+def build_distillation(settings: Distillation) -> DistillationLoss:
+    """The distillation loss of a recipe."""
+    kinds: dict[str, DistillationLoss] = {
         "kl": partial(
             kl_distillation,
             student_temperature=settings.student_temperature,

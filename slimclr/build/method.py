@@ -19,7 +19,7 @@ def build_method(recipe: Pretrain, backbone: SlimmableResNet, *, classes: int, s
         recipe: What to train.
         backbone: Its network.
         classes: Number of classes, for supervised training.
-        seed: Seed of what the method draws while it trains.
+        seed: Seed of the method's random numbers during training.
     """
     method = recipe.method
     parts: dict[str, Any] = method.model_dump(exclude={"name"})
@@ -38,7 +38,7 @@ def build_method(recipe: Pretrain, backbone: SlimmableResNet, *, classes: int, s
 
 
 def place_method(method: Method, backbone: SlimmableResNet, recipe: Pretrain, device: torch.device) -> None:
-    """Move a method to where it is trained, with the recipe's ways to save memory and time."""
+    """Move a method to its device, with the recipe's activation checkpointing and compilation."""
     place(method, device)
     backbone.checkpointing = recipe.activation_checkpointing
     if recipe.compile:

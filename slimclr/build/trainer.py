@@ -1,4 +1,4 @@
-"""The trainer of a recipe: its method, batches and rules in the one training loop."""
+"""The trainer of a recipe: method, loader, optimiser and schedule, put into the training loop."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import Any
 from slimclr.build.optimizer import build_optimizer
 from slimclr.build.schedule import build_schedule
 from slimclr.config import Pretrain, Probe
-from slimclr.data.loading.loader import Loader
-from slimclr.engine.distributed import Processes
+from slimclr.data.loading.base import Loader
+from slimclr.engine.distributed import Process
 from slimclr.engine.loop import Trainer
 from slimclr.methods import Method
 
@@ -18,7 +18,7 @@ def build_trainer(
     method: Method,
     loader: Loader,
     *,
-    where: Processes,
+    process: Process,
     folder: Path,
     name: str,
     identity: dict[str, Any],
@@ -32,13 +32,13 @@ def build_trainer(
         recipe: What is trained; it has an optimiser.
         method: The method, on this process's device.
         loader: This process's batches.
-        where: This process.
+        process: This process.
         folder: Checkpoints and records.
         name: What progress calls it.
-        identity: What a checkpoint is one of, see `slimclr.engine.folder.identity`.
+        identity: What its checkpoints belong to, see `slimclr.engine.run_folder.identity`.
         accumulation: Batches per optimiser step.
         monitor: Gives values for the records, every `recipe.knn.every` epochs.
-        resume: Checkpoint to go on from, instead of the newest.
+        resume: Checkpoint to resume from, instead of the newest.
     """
     settings = recipe.optimizer
     assert settings is not None, "the config refuses a trained method without an optimiser"
@@ -55,7 +55,7 @@ def build_trainer(
         ),
         loader=loader,
         epochs=recipe.epochs,
-        where=where,
+        process=process,
         folder=folder,
         accumulation=accumulation,
         grad_clip=settings.grad_clip,

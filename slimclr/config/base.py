@@ -1,7 +1,7 @@
 """What every section of the config is: frozen, and refused with an unknown key."""
 
 import json
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -41,6 +41,13 @@ M = TypeVar("M", bound=Model)
 def dump(model: Model) -> dict[str, Any]:
     """A section with all defaults filled in, as plain JSON values."""
     return model.model_dump(mode="json")
+
+
+def nested_models(annotation: Any) -> list[type[Model]]:
+    """The sections that a field's type is made of."""
+    if isinstance(annotation, type) and issubclass(annotation, Model):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in nested_models(argument)]
 
 
 def plain(value: Any) -> str:

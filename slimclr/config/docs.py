@@ -1,12 +1,13 @@
 """config/README.md and config/schema.json, generated from the models, so that they cannot drift."""
 
 import json
-from typing import Any, Literal, get_args, get_origin
+from typing import Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from slimclr.config import Config, Model, Recipe
+from slimclr.config import Config, Recipe
+from slimclr.config.base import nested_models
 
 _INTRO = """# Every key
 
@@ -42,7 +43,7 @@ def _section(prefix: str, model: type[BaseModel], parts: list[str]) -> None:
         parts.append(f"{text}\n")
     plain, nested = [], []
     for key, field in model.model_fields.items():
-        below = _models(field.annotation)
+        below = nested_models(field.annotation)
         if below:
             nested.append((key, below))
         if not below or field.description:
@@ -53,12 +54,6 @@ def _section(prefix: str, model: type[BaseModel], parts: list[str]) -> None:
     for key, below in nested:
         for item in below:
             _section(f"{prefix}.{key}".lstrip("."), item, parts)
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, Model):
-        return [annotation]
-    return [model for argument in get_args(annotation) for model in _models(argument)]
 
 
 def _default(field: FieldInfo) -> str:

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
-from slimclr.config.base import M, Model, plain
+from slimclr.config.base import M, Model, nested_models, plain
+from slimclr.config.method import METHOD_NAMES
 from slimclr.errors import UserError
 
 
@@ -33,8 +34,7 @@ def validated(model: type[M], value: Mapping[str, Any], name: str) -> M:
 
 def _line(model: type[Model], detail: Any, name: str) -> str:
     # A tagged union puts the tag into the path (method.mocov2.dim); the user wrote method.dim.
-    tags = {"mocov2", "mocov3", "simclr", "supervised", "random"}
-    loc = [part for part in detail["loc"] if part not in tags]
+    loc = [part for part in detail["loc"] if part not in METHOD_NAMES]
     key = ".".join(map(str, loc))
     where = f"{name}: {key}" if key else name
     if detail["type"] == "extra_forbidden":
@@ -53,18 +53,12 @@ def _fields(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
         below: list[Any] = []
         for member in members:
             if part in member.model_fields:
-                below += _models(member.model_fields[part].annotation)
+                below += nested_models(member.model_fields[part].annotation)
             elif "name" in member.model_fields and member.model_fields["name"].annotation == Literal[part]:
                 below.append(member)
         # A part that names no field is a key of a dictionary.
         members = below or members
     return [name for member in members for name in member.model_fields]
-
-
-def _models(annotation: Any) -> list[Any]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for argument in getattr(annotation, "__args__", ()) for model in _models(argument)]
 
 
 def did_you_mean(word: str, known: list[str]) -> str:

@@ -1,6 +1,6 @@
 """The training methods of a recipe."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -68,5 +68,7 @@ class Random(Model):
 
 
 Method = Annotated[MoCoV2 | MoCoV3 | SimCLR | Supervised | Random, Field(discriminator="name")]
+
+METHOD_NAMES = {get_args(method.model_fields["name"].annotation)[0] for method in get_args(get_args(Method)[0])}
 
 NEGATIVES_IN_BATCH = ("mocov3", "simclr")

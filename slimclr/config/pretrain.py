@@ -28,8 +28,6 @@ class KNN(Model):
 
 VIEWS_PER_WIDTH = ("mocov2_diff", "mocov2_sweet")
 
-LOSS_WEIGHTS = ("equal", "share", "width", "width_mean_1", "sub_sum_to_full", "cumulative", "next_to_full")
-
 STARVED = "batch norm would see a single value of each channel, which has no deviation"
 
 

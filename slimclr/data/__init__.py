@@ -1,1 +1,1 @@
-"""The way of the data: archives to stores to views to batches."""
+"""The data pipeline: archives, stores, views (augmentation), loaders."""

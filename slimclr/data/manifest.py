@@ -1,7 +1,7 @@
 """What a data set holds: a record of each class while it is being made, the manifest, and the report on oddities.
 
 1.28 million images as Python objects would take more than a gigabyte, so the records of the classes stay in files
-(`.records/<wnid>.json`) until the manifest is written, and whoever goes through them holds one class at a time.
+(`.records/<wnid>.json`) until the manifest is written, and only one class at a time is in memory.
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""Whether what is about to be written fits on the disk."""
+"""Checks free disk space before a data set is written."""
 
 import shutil
 from pathlib import Path
@@ -7,7 +7,7 @@ from slimclr.errors import UserError
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Refuse to begin what the disk has no room for.
+    """Refuse to start writing if the disk has too little space.
 
     Args:
         folder: Where it will be written; need not exist yet.

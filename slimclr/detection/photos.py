@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from slimclr.data.images.check import describe
 from slimclr.detection.annotations import Faults
 from slimclr.files import write_json
-from slimclr.lock import alone
+from slimclr.lock import exclusive_lock
 from slimclr.progress import progress
 
 # They wait for the disk, or for a network file system.
@@ -38,7 +38,7 @@ def check_photos(photos: Mapping[str, Photos], checked: Path | None) -> dict[str
     """
     if checked is None:
         return {split: _check(split, of_split) for split, of_split in photos.items()}
-    with alone(checked.with_name(f".{checked.name}.lock"), patience=math.inf):
+    with exclusive_lock(checked.with_name(f".{checked.name}.lock"), patience=math.inf):
         digest = _digest(photos)
         if _remembered(checked) == digest:
             return {split: Faults() for split in photos}

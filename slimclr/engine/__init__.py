@@ -1,1 +1,1 @@
-"""The one training loop, with checkpoints, processes and logs."""
+"""The training loop, with its checkpoints, process group, finite check and records."""

@@ -1,7 +1,7 @@
-"""Rolling checkpoints: written whole in the background, the newest and the one before are kept, each with a checksum.
+"""Rolling checkpoints with checksums: written atomically in the background, the newest two are kept.
 
-They are in the run's folder (`slimclr.engine.folder`) as `step_<steps taken>.pt`, with `step_<...>.pt.sha256` in the
-format of sha256sum beside each; `epoch_<epochs>.pt` are those that stay for good.
+The run's folder (`slimclr.engine.run_folder`) has `step_<steps taken>.pt`, each with `step_<...>.pt.sha256` in the
+format of sha256sum, and `epoch_<epochs>.pt` for checkpoints that are kept for good.
 """
 
 import errno
@@ -60,7 +60,7 @@ class CheckpointManager:
         self._writing = self._thread.submit(self._write, _copy(state), keep)
 
     def wait(self) -> None:
-        """Until everything is on the disk.
+        """Wait until everything is on the disk.
 
         Raises:
             UserError: It could not be written; the checkpoints before are untouched.

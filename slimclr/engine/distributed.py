@@ -1,4 +1,4 @@
-"""Processes and devices: one process per GPU under torchrun, on one node or several, or one process alone."""
+"""The launcher and the process group: one process per GPU under torchrun, on one or several nodes, or a single one."""
 
 import gc
 import os
@@ -31,16 +31,16 @@ TORCHRUN_OPTIONS = ("--signals-to-handle=SIGINT,SIGHUP,SIGQUIT",)
 
 
 @dataclass(frozen=True)
-class Processes:
-    """This process among those that train together."""
+class Process:
+    """This process within the process group: its rank, the world size and its device."""
 
     rank: int
-    world: int
+    world_size: int
     device: torch.device
 
     @property
     def main(self) -> bool:
-        """This is the process that writes files."""
+        """Whether this is rank 0, which writes files."""
         return self.rank == 0
 
 
@@ -50,10 +50,10 @@ def under_launcher() -> bool:
 
 
 def launch(gpus: int, arguments: Sequence[str], *, nodes: int = 1) -> int | None:
-    """Run `slimclr` under torchrun, unless one process is enough or torchrun is here already.
+    """Run `slimclr` under torchrun, unless one process is enough or torchrun has started this process.
 
-    One process per GPU, or one per node without GPUs. Runs on one machine take different GPUs. Several nodes are those
-    of the Slurm job that this runs in: srun starts torchrun on each of them, and their rendezvous is the first node.
+    One process per GPU, or one per node without GPUs. Runs on the same machine take different GPUs. With several nodes,
+    srun starts torchrun on each node of the surrounding Slurm job; the first node is the rendezvous.
 
     Args:
         gpus: GPUs of each node; 0 is the CPU.
@@ -61,11 +61,10 @@ def launch(gpus: int, arguments: Sequence[str], *, nodes: int = 1) -> int | None
         nodes: Nodes.
 
     Returns:
-        The exit code of what ran; None when this process itself is to do the work.
+        The launcher's exit code; None if this process itself is to do the work.
 
     Raises:
-        UserError: More GPUs than this machine shows or other runs leave free, or several nodes without a Slurm job that
-            has them.
+        UserError: More GPUs than this machine has or other runs leave free, or several nodes without such a Slurm job.
     """
     if under_launcher():
         return None
@@ -97,7 +96,7 @@ def launch(gpus: int, arguments: Sequence[str], *, nodes: int = 1) -> int | None
 
 
 def _srun(nodes: int, command: Sequence[str]) -> list[str]:
-    # The job step that this runs in has the resources; the steps inside share them.
+    # The surrounding job step holds the resources; the steps inside share them (--overlap).
     return [
         "srun",
         f"--jobid={os.environ['SLURM_JOB_ID']}",
@@ -110,7 +109,7 @@ def _srun(nodes: int, command: Sequence[str]) -> list[str]:
 
 
 def _rendezvous_endpoint(nodes: int) -> str:
-    """host:port of the rendezvous of this Slurm job's nodes; jobs that share a node have ports of their own."""
+    """host:port of the rendezvous for this Slurm job; the port depends on the job, as jobs may share a node."""
     job = os.environ.get("SLURM_JOB_ID", "")
     if not job.isdigit():
         raise UserError(f"{nodes} nodes need a Slurm job; submit with `snakemake --profile slurm`, or use one node")
@@ -135,9 +134,9 @@ def _output(*command: str) -> str:
 
 
 def _run(command: Sequence[str], environment: dict[str, str] | os._Environ[str], open_files: Sequence[int] = ()) -> int:
-    """Run a launcher, and pass signals that ask to stop on to the processes that train.
+    """Run a launcher, and forward the signals that request a stop to the training processes.
 
-    Slurm signals every process of a job step. torchrun would kill its workers then, so it ignores the signals.
+    Slurm signals every process of a job step. torchrun would kill its workers, so it ignores these signals.
     """
     with tempfile.TemporaryDirectory(prefix="slimclr") as name:
         folder = Path(name)
@@ -146,7 +145,7 @@ def _run(command: Sequence[str], environment: dict[str, str] | os._Environ[str],
         def receive(number: int, _: FrameType | None) -> None:
             received.append(number)
 
-        # What is ignored here stays ignored in the launcher.
+        # Signals that are ignored here stay ignored in the launcher.
         before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
         try:
             environment = {**environment, EXIT_FOLDER: str(folder)}
@@ -157,7 +156,7 @@ def _run(command: Sequence[str], environment: dict[str, str] | os._Environ[str],
                     with suppress(subprocess.TimeoutExpired):
                         child.wait(0.2)
                     if received:
-                        _pass_on(received[-1], folder)
+                        _forward_signal(received[-1], folder)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -166,8 +165,8 @@ def _run(command: Sequence[str], environment: dict[str, str] | os._Environ[str],
         return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
-def _pass_on(number: int, folder: Path) -> None:
-    """Signal the processes that are ready for it. Called again and again, for those that are still starting."""
+def _forward_signal(number: int, folder: Path) -> None:
+    """Signal the processes that are ready. Called repeatedly, for those that are still starting."""
     for path in folder.glob("*.pid"):
         try:
             os.kill(int(path.stem), number)
@@ -176,25 +175,25 @@ def _pass_on(number: int, folder: Path) -> None:
 
 
 @contextmanager
-def processes(gpus: int, errors: Path | None = None) -> Iterator[Processes]:
-    """Join the other processes (NCCL on GPUs, gloo on CPUs) and leave them at the end.
+def process_group(gpus: int, errors: Path | None = None) -> Iterator[Process]:
+    """Join the process group (NCCL on GPUs, gloo on CPUs) and leave it at the end.
 
     Args:
-        gpus: 0 means the CPU even where a GPU is.
-        errors: Folder where each process leaves the traceback of the error that ended it.
+        gpus: 0 means the CPU, even on a machine with GPUs.
+        errors: Folder for the traceback of the error that ended a process, one file per rank.
     """
     local = int(os.environ.get("LOCAL_RANK", 0))
     device = torch.device("cuda", local) if gpus else torch.device("cpu")
     if gpus:
         torch.cuda.set_device(device)
     if not under_launcher():
-        yield Processes(0, 1, device)
+        yield Process(0, 1, device)
         return
     # An hour, as another node may still be copying its images (paths.scratch).
     dist.init_process_group("nccl" if gpus else "gloo", timeout=timedelta(hours=1))
     rank = dist.get_rank()
     try:
-        yield Processes(rank, dist.get_world_size(), device)
+        yield Process(rank, dist.get_world_size(), device)
     except Exception:
         if errors is not None:
             errors.mkdir(parents=True, exist_ok=True)
@@ -205,16 +204,16 @@ def processes(gpus: int, errors: Path | None = None) -> Iterator[Processes]:
 
 
 def leave() -> None:
-    """Leave the other processes, so that no thread of the process group outlives it.
+    """Destroy the process group, so that none of its threads outlives it.
 
-    A wrapped model that waits for the garbage collector keeps the group alive, and a gloo thread that lets go of a
-    tensor while the interpreter ends aborts the process. Callers hold no wrapped model any more.
+    A DistributedDataParallel model that waits for the garbage collector keeps the group alive, and a gloo thread that
+    frees a tensor while the interpreter ends aborts the process. So callers must not hold such a model any more.
     """
     gc.collect()
     dist.destroy_process_group()
 
 
-def barrier(where: Processes) -> None:
+def barrier(process: Process) -> None:
     """Wait for the other processes."""
-    if where.world > 1:
+    if process.world_size > 1:
         dist.barrier()

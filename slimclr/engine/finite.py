@@ -1,4 +1,4 @@
-"""The finite check: from the first loss or gradient on that is not finite, no step moves the weights."""
+"""The finite check: after the first loss or gradient that is not finite, no step moves the weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from torch import Tensor, nn
 from slimclr.errors import UserError
 from slimclr.files import atomic_path
 
-# The scaler halves its factor at every overflow. After so many in a row it will not find one that fits.
+# The gradient scaler halves its factor at every overflow. After so many in a row no factor will fit.
 MAX_OVERFLOWS = 50
 
 
 @dataclass(frozen=True)
 class NotFinite:
-    """The first step whose numbers are not all finite.
+    """The first step with a number that is not finite.
 
     Attributes:
         step: Its number, from 1.
         numbers: On the CPU: the loss, by width the loss and the accuracy, and the gradient norm.
-        gradients: Parameters whose gradients are not finite; None where these were gone before anybody looked.
+        gradients: Parameters whose gradients are not finite; None if the gradients were gone before the check.
     """
 
     step: int
@@ -31,20 +31,20 @@ class NotFinite:
 
 
 class FiniteCheck:
-    """Looks at the numbers of every step, and leaves out the optimiser's steps once one of them is not finite.
+    """Checks the numbers of every step, and skips the optimiser's steps once one of them is not finite.
 
-    On the CPU it looks at once. On a GPU that would wait for the step to end: the numbers are copied to the CPU in the
-    background and looked at a step later, while the optimiser's kernels leave their step out by themselves.
+    On the CPU the check is immediate. On a GPU that would wait for the step to end: the numbers are copied to the CPU
+    in the background and checked one step later, and the optimiser's kernels skip their step by themselves.
 
-    With fp16 a gradient overflows now and then. The gradient scaler leaves that step out and goes on; only more than
-    `MAX_OVERFLOWS` of them in a row count as not finite.
+    With fp16 a gradient overflows now and then. The gradient scaler skips that step; only more than `MAX_OVERFLOWS`
+    overflows in a row count as not finite.
 
     Args:
         module: What the optimiser moves.
         device: Where it is trained.
 
     Attributes:
-        found: The first step that is not finite, once one was looked at.
+        found: The first step that is not finite, once the check has seen it.
     """
 
     def __init__(self, module: nn.Module, device: torch.device):
@@ -53,19 +53,19 @@ class FiniteCheck:
         self._later = device.type == "cuda"
         self._finite = torch.ones((), dtype=torch.bool, device=device)
         self._overflows = torch.zeros((), device=device)
-        # A GPU's numbers of the step before, until they are looked at.
+        # The last step's numbers on their way from the GPU, until they are checked.
         self._coming: _Copy | None = None
 
     def numbers(self, losses: Tensor, norm: Tensor, *, scaled: bool) -> Tensor:
-        """Put a step's numbers together, and note on the device whether they are finite.
+        """Collect a step's numbers, and record on the device whether they are finite.
 
         Args:
             losses: The loss, and loss and accuracy by width (n,), means over the step's batches.
             norm: Norm of the whole gradient, before clipping, a scalar.
-            scaled: A gradient scaler leaves out steps whose gradient overflowed.
+            scaled: A gradient scaler skips steps whose gradient overflowed.
 
         Returns:
-            What `step` and `look` are about (n + 1,), on the device.
+            All numbers of the step (n + 1,), on the device.
         """
         if scaled:
             self._overflows = torch.where(norm.isfinite(), 0, self._overflows + 1)
@@ -75,41 +75,41 @@ class FiniteCheck:
         return numbers
 
     def step(self, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
-        """Make the optimiser's step, unless some number since the beginning is not finite."""
+        """Take the optimiser's step, unless a number of this or an earlier step is not finite."""
         if scaler.is_enabled():
             scaler.step(optimizer)
             scaler.update()
         elif self._later and getattr(optimizer, "_step_supports_amp_scaling", False):
-            # The kernel itself leaves the step out, so that nobody waits for the GPU to know.
+            # The kernel itself skips the step, so that the CPU need not wait for the GPU.
             optimizer.found_inf = (~self._finite).float()  # type: ignore[attr-defined]
             optimizer.step()
         elif self._finite.item():
             optimizer.step()
 
-    def look(self, step: int, numbers: Tensor) -> None:
-        """Look at a step's numbers; at those of a GPU when the next step's are given.
+    def check(self, step: int, numbers: Tensor) -> None:
+        """Check a step's numbers; on a GPU, those of the step before.
 
         Args:
             step: Its number, from 1.
-            numbers: What `numbers` gave for it.
+            numbers: What `numbers` returned for it.
         """
         if not self._later:
-            self._look(step, numbers, gradients=True)
+            self._check(step, numbers, gradients=True)
             return
         copy = _Copy(step, numbers)
         if self._coming is not None:
-            self._look(self._coming.step, self._coming.wait(), gradients=False)
+            self._check(self._coming.step, self._coming.wait(), gradients=False)
         self._coming = copy
 
-    def settle(self) -> bool:
-        """Look at the numbers that are still on their way, after a step; whether any so far is not finite."""
+    def check_pending(self) -> bool:
+        """Check the numbers that are still on their way from the GPU; whether any so far is not finite."""
         if self._coming is not None:
             coming, self._coming = self._coming, None
-            self._look(coming.step, coming.wait(), gradients=True)
+            self._check(coming.step, coming.wait(), gradients=True)
         return self.found is not None
 
-    def _look(self, step: int, numbers: Tensor, *, gradients: bool) -> None:
-        """`gradients`: those of the step are still there."""
+    def _check(self, step: int, numbers: Tensor, *, gradients: bool) -> None:
+        """`gradients`: the gradients of that step are still there."""
         if self.found is None and not numbers.isfinite().all():
             self.found = NotFinite(step, numbers, self._not_finite_gradients() if gradients else None)
 
@@ -132,7 +132,7 @@ class _Copy:
         self._arrived.record()
 
     def wait(self) -> Tensor:
-        """The numbers, once they are there."""
+        """Wait for the numbers."""
         self._arrived.synchronize()
         return self._numbers
 
@@ -148,11 +148,11 @@ def report_not_finite(
     images: list[Tensor],
     method: nn.Module,
 ) -> UserError:
-    """Write down what is needed to look at such a step.
+    """Write a file with what is needed to investigate such a step.
 
     Args:
         found: The step.
-        path: Where; beside the checkpoints.
+        path: The file, in the folder of the checkpoints.
         name: What is trained, for the message.
         epoch: Of the step, from 0.
         lr: Its learning rate.

@@ -1,4 +1,4 @@
-"""The one training loop: pre-training, supervised training and probes."""
+"""The training loop, for pre-training, supervised training and probes."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from slimclr.analysis.gradients import gradient_record
-from slimclr.data.loading.loader import Loader
-from slimclr.engine.agreement import Agreement, Wishes
+from slimclr.data.loading.base import Loader
+from slimclr.engine.agreement import Agreement, Flags
 from slimclr.engine.checkpoints import CheckpointManager
-from slimclr.engine.distributed import Processes, barrier
+from slimclr.engine.distributed import Process, barrier
 from slimclr.engine.finite import FiniteCheck, report_not_finite
 from slimclr.engine.meter import Meter, batch_losses
 from slimclr.engine.preemption import Preempted, StopRequest, stop_requests
@@ -32,13 +32,13 @@ AMP = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class _Session:
-    """What lives as long as `train()`.
+    """Objects that live as long as `train()`.
 
     Attributes:
-        request: Whether a signal asked this process to stop.
+        request: A stop that a signal requested.
         agreement: What the processes agree on.
-        records: Records of the run, on the process that writes them.
-        advance: Tells the progress of steps done.
+        records: Records of the run, on rank 0.
+        advance: Reports steps done to the progress.
     """
 
     request: StopRequest
@@ -51,28 +51,28 @@ class _Session:
 class Trainer:
     """Trains a method to its last epoch, from the newest checkpoint where there is one.
 
-    A checkpoint is written after every epoch, after so many minutes, and when a signal asks to stop. A run that resumes
-    from any of them makes the same steps as one that never stopped.
+    A checkpoint is written after every epoch, every `checkpoint_minutes`, and when a signal requests a stop. A run that
+    resumes from any of them takes the same steps as one that was never interrupted.
 
     Attributes:
         method: What is trained, on this process's device.
-        optimizer: Moves `method.trainable()`.
+        optimizer: Optimiser of `method.trainable()`.
         schedule: Step -> learning rate.
         loader: Batches of this process.
         epochs: Epochs.
-        where: This process.
+        process: This process.
         folder: Checkpoints and records.
         accumulation: Batches per optimiser step.
         precision: fp32, fp16 (with a gradient scaler) or bf16.
-        grad_clip: Greatest norm of the whole gradient; None: not clipped.
+        grad_clip: Maximum gradient norm; None: no clipping.
         log_every: Steps between records.
         gradients_every: Steps between gradient records (of the step's last batch), None: none.
         checkpoint_minutes: Minutes between checkpoints within an epoch.
-        keep_every_epochs: Checkpoints of these epochs stay for good; None: none.
-        monitor: Gives values for the records, computed by all processes together; None: none.
+        keep_every_epochs: Keep the checkpoint of every so many epochs for good; None: none.
+        monitor: Returns values for the records; all processes call it. None: none.
         monitor_every: Epochs between calls of it.
-        resume: Checkpoint to resume from, instead of the newest; what came after it is set aside.
-        identity: What is trained, with its `recipe`: kept in checkpoints, and one of something else is refused.
+        resume: Checkpoint to resume from, instead of the newest; later ones are set aside.
+        identity: What is trained, with its `recipe`; stored in checkpoints, and compared on resuming.
         name: What progress calls it.
     """
 
@@ -81,7 +81,7 @@ class Trainer:
     schedule: Callable[[int], float]
     loader: Loader
     epochs: int
-    where: Processes
+    process: Process
     folder: Path
     accumulation: int = 1
     precision: str = "fp32"
@@ -99,11 +99,11 @@ class Trainer:
     def __post_init__(self) -> None:
         self.steps_per_epoch = len(self.loader) // self.accumulation
         self.step = 0  # steps taken
-        self.scaler = torch.amp.GradScaler(self.where.device.type, enabled=self.precision == "fp16")
+        self.scaler = torch.amp.GradScaler(self.process.device.type, enabled=self.precision == "fp16")
         self.checkpoints = CheckpointManager(self.folder)
-        self.finite = FiniteCheck(self.method.trainable(), self.where.device)
-        self.meter = Meter(self.where.device)
-        # SHA-256 of the checkpoint that the run last went back to (`resume`); None: it never did.
+        self.finite = FiniteCheck(self.method.trainable(), self.process.device)
+        self.meter = Meter(self.process.device)
+        # SHA-256 of the checkpoint that `resume` last named; None: never.
         self.origin: str | None = None
 
     def train(self) -> None:
@@ -115,25 +115,25 @@ class Trainer:
         """
         with stop_requests() as request:
             reason = self._train_epochs(request)
-            if self.where.main:
+            if self.process.main:
                 self.checkpoints.wait()
             if reason is not None:
                 raise reason
-            barrier(self.where)
+            barrier(self.process)
 
     def _train_epochs(self, request: StopRequest) -> Exception | None:
         """All remaining epochs.
 
         Returns:
-            Why it stopped before their end. It is not raised here: an exception keeps the frames that it passed
-            through, and these hold the wrapped model, which has to go before its process group does.
+            Why it stopped early. It is not raised here: an exception keeps its stack frames alive, and with them the
+            DistributedDataParallel model, which must be freed before its process group.
         """
-        agreement = Agreement(self.where)
+        agreement = Agreement(self.process)
         self._resume(agreement)
         with self._records() as records, self._progress() as advance:
             session = _Session(request, agreement, records, advance)
             remaining = range(self.step // self.steps_per_epoch, self.epochs)
-            # The epochs of a phase train the same widths: before slow start the full network alone, then all.
+            # Epochs of a phase train the same widths: before slow start only the full network, then all.
             for _, phase in groupby(remaining, self.method.active_widths):
                 epochs = list(phase)
                 model = self._wrap(epochs[0])
@@ -145,15 +145,15 @@ class Trainer:
         return None
 
     def train_epoch(self, epoch: int, model: nn.Module, session: _Session) -> Exception | None:
-        """The steps of an epoch that are left, each with its record and its checkpoint where these are due.
+        """The remaining steps of an epoch, with records and checkpoints when they are due.
 
         Args:
             epoch: The epoch, from 0.
-            model: The method, wrapped for several processes.
-            session: What lives as long as `train()`.
+            model: The method, in DistributedDataParallel if there are several processes.
+            session: Objects that live as long as `train()`.
 
         Returns:
-            Why training stops here; None where it goes on.
+            Why training stops here; None if it continues.
         """
         self.method.train()
         first = self.step - epoch * self.steps_per_epoch
@@ -167,7 +167,9 @@ class Trainer:
             if self.step % self.log_every == 0 or last or self.meter.gradients:
                 done = epoch + (step + 1) / self.steps_per_epoch
                 self.meter.write(session.records, step=self.step, epoch=done, lr=self._lr(), widths=widths)
-            agreed = session.agreement.agree(self._wishes(session.request), wait=last, settle=self.finite.settle)
+            agreed = session.agreement.all_reduce(
+                self._flags(session.request), wait=last, check_pending=self.finite.check_pending
+            )
             if agreed.not_finite:
                 return self._not_finite(widths)
             if last:
@@ -176,7 +178,7 @@ class Trainer:
                 self._save(epoch + last, session.agreement, last=last)
             if agreed.stop and self.step < self.epochs * self.steps_per_epoch:
                 return self._preempted(session.request)
-        for _ in batches:  # to the end, where DALI begins to read the next epoch
+        for _ in batches:  # exhausts the loader: DALI then begins to read the next epoch
             pass
         return None
 
@@ -185,11 +187,11 @@ class Trainer:
 
         Args:
             epoch: Fractional epoch at the start of the step.
-            model: The method, wrapped for several processes.
-            batches: Gives the next batches.
+            model: The method, in DistributedDataParallel if there are several processes.
+            batches: Iterator over the batches.
 
         Returns:
-            What the method gave for the last batch.
+            The method's output for the last batch.
         """
         self._set_lr()
         self.optimizer.zero_grad(set_to_none=True)
@@ -198,7 +200,7 @@ class Trainer:
         for micro in range(self.accumulation):
             views, labels = self._to_device(next(batches))
             last = micro + 1 == self.accumulation
-            # Several processes all-reduce their gradients once a step, with the last batch.
+            # Gradients are all-reduced once per step, with the last batch.
             with nullcontext() if last else _no_sync(model):
                 with self._autocast():
                     output: Output = model(views, labels, epoch, self.step * self.accumulation + micro)
@@ -206,25 +208,25 @@ class Trainer:
                     self.meter.gradients = self._gradient_record(output)
                 self.scaler.scale(output.loss / self.accumulation).backward()
             losses.append(batch_losses(output))
-            images += len(labels) * self.where.world
+            images += len(labels) * self.process.world_size
         # The mean is not finite where one batch is not.
         norm = self._update(torch.stack(losses).mean(0))
         self.meter.add(losses, norm, images=images)
         return output
 
     def _update(self, losses: Tensor) -> Tensor:
-        """Move the weights along the gradient, unless it or a loss is not finite; gives the gradient norm."""
+        """Take the optimiser step, unless a gradient or loss is not finite; returns the gradient norm."""
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer)
         moved = [parameter for parameter in self.method.trainable().parameters() if parameter.grad is not None]
         norm = nn.utils.get_total_norm([parameter.grad for parameter in moved if parameter.grad is not None])
         numbers = self.finite.numbers(losses, norm.float(), scaled=self.scaler.is_enabled())
         if self.grad_clip is not None:
-            # Clipped by a norm that is not finite, every gradient would be so, and nobody could tell which it was.
+            # Clipping by a norm that is not finite would hide which gradient it came from.
             nn.utils.clip_grads_with_norm_(moved, self.grad_clip, norm.nan_to_num(0.0, 0.0, 0.0))
         self.method.after_step()
         self.finite.step(self.optimizer, self.scaler)
-        self.finite.look(self.step + 1, numbers)
+        self.finite.check(self.step + 1, numbers)
         return norm.float()
 
     def _set_lr(self) -> None:
@@ -238,29 +240,29 @@ class Trainer:
 
     def _to_device(self, batch: tuple[list[Tensor], Tensor]) -> tuple[list[Tensor], Tensor]:
         views, labels = batch
-        device = self.where.device
+        device = self.process.device
         moved = [view.to(device, non_blocking=True, memory_format=torch.channels_last) for view in views]
         return moved, labels.to(device, non_blocking=True)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         dtype = AMP.get(self.precision)
-        return nullcontext() if dtype is None else torch.autocast(self.where.device.type, dtype)
+        return nullcontext() if dtype is None else torch.autocast(self.process.device.type, dtype)
 
     def _gradient_record(self, output: Output) -> dict[str, Any]:
         losses = {width: self.scaler.scale(result.loss) for width, result in output.widths.items()}
         return gradient_record(self.method.trainable(), losses, scale=self.scaler.get_scale())
 
     def _wrap(self, epoch: int) -> nn.Module:
-        """Wrap the method for several processes; anew when sub-networks join, so that no parameter idles."""
+        """Wrap the method in DistributedDataParallel; again when sub-networks join, so that no parameter is unused."""
         self.method.require_gradients(epoch)
-        if self.where.world == 1:
+        if self.process.world_size == 1:
             return self.method
-        # Batch-norm statistics are each process's own; the queue is the same everywhere by construction.
+        # Each process has its own running statistics; the queue is the same on all processes by construction.
         return DistributedDataParallel(self.method, broadcast_buffers=False)
 
-    def _wishes(self, request: StopRequest) -> Wishes:
-        due = self.where.main and self.checkpoints.due(self.checkpoint_minutes)
-        return Wishes(stop=bool(request.signal), save=due, not_finite=self.finite.found is not None)
+    def _flags(self, request: StopRequest) -> Flags:
+        due = self.process.main and self.checkpoints.due(self.checkpoint_minutes)
+        return Flags(stop=bool(request.signal), save=due, not_finite=self.finite.found is not None)
 
     def _monitor(self, epochs: int, records: Records | None) -> None:
         """Record the monitor's values, where they are due after so many epochs."""
@@ -271,15 +273,15 @@ class Trainer:
             records.write({"step": self.step, "epoch": epochs, **values})
 
     def _not_finite(self, widths: tuple[float, ...]) -> UserError:
-        """Leave what is needed to look at it."""
+        """Write a file for the investigation of the number that is not finite, and return the error."""
         found = self.finite.found
         if found is None:
             return UserError(f"{self.name}: stopped, as a number of another process is not finite; see its error")
         epoch, step = divmod(found.step - 1, self.steps_per_epoch)
-        batches = self.loader.order.batches(epoch, step * self.accumulation)[: self.accumulation]
+        batches = self.loader.sampler.batches(epoch, step * self.accumulation)[: self.accumulation]
         return report_not_finite(
             found,
-            self.folder / f"not_finite_step_{found.step:08d}_rank_{self.where.rank}.pt",
+            self.folder / f"not_finite_step_{found.step:08d}_rank_{self.process.rank}.pt",
             name=self.name,
             epoch=epoch,
             lr=self.schedule(found.step - 1),
@@ -296,8 +298,8 @@ class Trainer:
 
     def _save(self, epochs: int, agreement: Agreement, *, last: bool) -> None:
         """Write a checkpoint; all processes call this at the same step, `last` at an epoch's end."""
-        random_states = agreement.gather(random_state(self.where.device))
-        if not self.where.main:
+        random_states = agreement.gather(random_state(self.process.device))
+        if not self.process.main:
             return
         state = {
             "epoch": epochs,
@@ -314,8 +316,8 @@ class Trainer:
         self.checkpoints.save(state, keep=keep)
 
     def _resume(self, agreement: Agreement) -> None:
-        """Go on from the checkpoint where there is one."""
-        path = checkpoint_to_resume(self.checkpoints, self.resume, name=self.name) if self.where.main else None
+        """Resume from a checkpoint, if there is one."""
+        path = checkpoint_to_resume(self.checkpoints, self.resume, name=self.name) if self.process.main else None
         path = agreement.broadcast(path)
         if path is None:
             return
@@ -325,26 +327,26 @@ class Trainer:
         self.origin = state.get("origin")
         if path == self.resume:
             self.origin = sha256(path)
-            if self.where.main:
+            if self.process.main:
                 self.checkpoints.go_back(path, state["step"])
         self.scaler.load_state_dict(state["scaler"])
-        # Epoch and batch of the loader follow from the step, also when the number of processes changed.
+        # The loader's epoch and batch follow from the step, also if the world size changed.
         self.step = state["step"]
         self.meter.load_state_dict(state["since_record"])
-        if len(state["random"]) == self.where.world:
-            set_random_state(state["random"][self.where.rank], self.where.device)
-        if self.where.main:
+        if len(state["random"]) == self.process.world_size:
+            set_random_state(state["random"][self.process.rank], self.process.device)
+        if self.process.main:
             total = self.epochs * self.steps_per_epoch
             print(f"{self.name}: going on after step {self.step:,} of {total:,}, from {path}", flush=True)
 
     def _records(self) -> AbstractContextManager[Records | None]:
-        return closing(Records(self.folder, step=self.step)) if self.where.main else nullcontext()
+        return closing(Records(self.folder, step=self.step)) if self.process.main else nullcontext()
 
     def _progress(self) -> AbstractContextManager[Advance]:
         total = self.epochs * self.steps_per_epoch - self.step
-        return progress(self.name, total, unit="steps") if self.where.main else nullcontext(lambda *_: None)
+        return progress(self.name, total, unit="steps") if self.process.main else nullcontext(lambda *_: None)
 
 
 def _no_sync(model: nn.Module) -> AbstractContextManager[None]:
-    """Leave out the all-reduce of the gradients."""
+    """Accumulate gradients without all-reduce."""
     return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()

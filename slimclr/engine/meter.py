@@ -1,4 +1,4 @@
-"""The meter: collects what the steps since the last record gave, and writes it as a record."""
+"""The meter: averages losses, accuracies and gradient norms over steps, and writes them as a record."""
 
 import resource
 import time
@@ -42,7 +42,7 @@ class Meter:
         self._restart()
 
     def batches(self, loader: Iterable[Any]) -> Iterator[Any]:
-        """The batches of an epoch; what it takes until each is there counts as waiting for data."""
+        """The batches of an epoch; the time until each arrives counts as waiting for data."""
         self._restart()
         return self._timed(iter(loader))
 
@@ -59,7 +59,7 @@ class Meter:
         self._images += images
 
     def write(self, records: Records | None, *, step: int, epoch: float, lr: float, widths: Sequence[float]) -> None:
-        """Write a record of what came since the last one, and begin anew.
+        """Write a record of the steps since the last one, and reset the meter.
 
         Args:
             records: Where to; None on processes that write none.
@@ -86,7 +86,7 @@ class Meter:
         return {"losses": self._losses, "norms": self._norms}
 
     def load_state_dict(self, state: dict[str, list[Tensor]]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Continue from a `state_dict`."""
         self._losses = [losses.to(self._device) for losses in state["losses"]]
         self._norms = [norm.to(self._device) for norm in state["norms"]]
 

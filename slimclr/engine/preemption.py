@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop soon: a checkpoint at the next step's end, then an exit code of its own."""
+"""Pre-emption: a signal asks a run to stop. It writes a checkpoint after the current step and exits with code 75."""
 
 import os
 import signal

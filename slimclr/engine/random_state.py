@@ -1,4 +1,4 @@
-"""States of the random generators of a process, as a checkpoint keeps them."""
+"""The random generators' states of a process, for checkpoints."""
 
 import random
 from typing import Any

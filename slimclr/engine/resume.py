@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from, and whether it may."""
+"""Which checkpoint a run resumes from, and whether it belongs to the run."""
 
 from pathlib import Path
 from typing import Any
@@ -7,18 +7,18 @@ import torch
 from torch import nn
 
 from slimclr.engine.checkpoints import CheckpointManager, load_checkpoint
-from slimclr.engine.folder import refuse_other
+from slimclr.engine.run_folder import refuse_other
 from slimclr.errors import UserError
 from slimclr.files import sha256
 
 
 def checkpoint_to_resume(checkpoints: CheckpointManager, named: Path | None, *, name: str) -> Path | None:
-    """The checkpoint to go on from. Only one process looks, since a damaged one is renamed.
+    """The checkpoint to resume from. Called on rank 0 only, since a damaged one is renamed.
 
     Args:
         checkpoints: Those of the run.
-        named: One to go back to. The same command may run again: where the run went on from it already, its newest
-            checkpoint is taken.
+        named: A checkpoint to go back to. The same command may be repeated: if the run has already resumed from it, the
+            run's newest checkpoint is used.
         name: What is trained, for the message.
 
     Returns:
@@ -43,7 +43,7 @@ def read_checkpoint(path: Path, identity: dict[str, Any], *, anew: str) -> dict[
     Args:
         path: The checkpoint.
         identity: What is trained.
-        anew: What to do to begin anew, for a checkpoint that cannot be used.
+        anew: For the message: how to start from scratch.
 
     Raises:
         UserError: It is missing, damaged, written by an earlier version, or of another run.
@@ -59,7 +59,7 @@ def read_checkpoint(path: Path, identity: dict[str, Any], *, anew: str) -> dict[
 
 
 def load_weights(path: Path, state: dict[str, Any], method: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put a checkpoint's weights and optimiser state where they belong.
+    """Load a checkpoint's weights and optimiser state.
 
     Args:
         path: The checkpoint, for the message.

@@ -8,7 +8,7 @@ from slimclr.losses.distillation import (
     mixed_loss,
     mse_distillation,
 )
-from slimclr.losses.weights import LOSS_WEIGHTS, loss_weights
+from slimclr.losses.reweighting import LOSS_WEIGHTS, loss_weights
 
 __all__ = [
     "LOSS_WEIGHTS",

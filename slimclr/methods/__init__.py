@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from slimclr.methods.base import Method, Output, SubNetworkLoss, WidthResult
+from slimclr.methods.base import DistillationLoss, Method, Output, SubNetworkLoss, WidthResult
 from slimclr.methods.mocov2 import MoCoV2
 from slimclr.methods.mocov3 import MoCoV3
 from slimclr.methods.simclr import SimCLR
@@ -15,4 +15,15 @@ METHODS: dict[str, Callable[..., Method]] = {
     "supervised": Supervised,
 }
 
-__all__ = ["METHODS", "Method", "MoCoV2", "MoCoV3", "Output", "SimCLR", "SubNetworkLoss", "Supervised", "WidthResult"]
+__all__ = [
+    "METHODS",
+    "DistillationLoss",
+    "Method",
+    "MoCoV2",
+    "MoCoV3",
+    "Output",
+    "SimCLR",
+    "SubNetworkLoss",
+    "Supervised",
+    "WidthResult",
+]

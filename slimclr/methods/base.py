@@ -1,4 +1,4 @@
-"""What the training loop needs of a method."""
+"""The base class of training methods, and what the training loop gets from them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,22 +10,23 @@ from torch import Tensor, nn
 
 from slimclr.nn import SlimmableResNet, width_key, widths_together
 
-Distillation = Callable[[Tensor, Tensor, Tensor], Tensor]
+DistillationLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(student (n, c), teacher (n, c), target columns (n,)) -> scalar loss."""
 
 
 @dataclass(frozen=True)
 class WidthResult:
-    """One width's part in a step; scalars still on the device, so that nothing waits for it."""
+    """One width's share of a step; scalars on the device, so that the CPU need not wait for the GPU."""
 
     loss: Tensor
     """Weighted loss, with gradient."""
     accuracy: Tensor
-    """Share of the batch whose largest logit is the right one, detached."""
+    """Top-1 accuracy on the batch, from 0 to 1, detached."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """What a method's forward gives."""
+    """What a method's forward returns."""
 
     loss: Tensor
     """Weighted sum over the widths that trained, a scalar with gradient."""
@@ -41,14 +42,14 @@ class SubNetworkLoss:
 
     Attributes:
         weights: Weight of each width once sub-networks train; before slow start the full network's weight is 1.
-        distillation: (student (n, c), teacher (n, c), right columns (n,)) -> loss, or None.
+        distillation: Distillation loss; None without distillation.
         share: Share of distillation in a sub-network's loss.
-        on: Whether students learn from teachers' logits or from their normalised features.
-        full_distill: A width learns from every wider one, averaged, instead of the full network alone.
+        on: What is distilled: the teachers' logits or their normalised features.
+        full_distill: A width learns from every wider one, averaged, instead of only from the full network.
     """
 
     weights: Mapping[float, float]
-    distillation: Distillation | None = None
+    distillation: DistillationLoss | None = None
     share: float = 0.5
     on: Literal["logits", "features"] = "logits"
     full_distill: bool = False
@@ -60,12 +61,12 @@ class SubNetworkLoss:
         targets: Tensor,
         features: Mapping[float, Tensor] | None = None,
     ) -> Output:
-        """Put the losses of one step together.
+        """Combine the losses of one step.
 
         Args:
             losses: The method's own loss by width, the widest first.
             logits: Logits (n, c) by width.
-            targets: The right column of each row (n,), for the accuracies.
+            targets: The target column of each row (n,), for the accuracies.
             features: What the logits were computed from (n, d), rows of unit length, by width; needed by `on`.
         """
         taught = features if self.on == "features" else logits
@@ -110,10 +111,10 @@ def full_precision(tensor: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def move_average(average: nn.Module, module: nn.Module, momentum: float) -> None:
-    """Move the parameters of `average` towards those of `module`; running statistics stay its own."""
-    own: list[Tensor] = list(average.parameters())
-    torch._foreach_lerp_(own, list[Tensor](module.parameters()), 1 - momentum)
+def momentum_update(momentum_encoder: nn.Module, encoder: nn.Module, momentum: float) -> None:
+    """Update a momentum encoder's parameters (MoCo, equation 2); its batch norms keep their own running statistics."""
+    keys: list[Tensor] = list(momentum_encoder.parameters())
+    torch._foreach_lerp_(keys, list[Tensor](encoder.parameters()), 1 - momentum)
 
 
 class Method(nn.Module):
@@ -146,20 +147,20 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def before_step(self, epoch: float) -> None:
-        """What happens once before the batches of an optimiser step; `epoch` as in `forward`."""
+        """Called once before the batches of an optimiser step; `epoch` as in `forward`."""
 
     def after_step(self) -> None:
-        """What happens once after the batches of an optimiser step."""
+        """Called once after the batches of an optimiser step."""
 
     def active_widths(self, epoch: float) -> tuple[float, ...]:
         """Widths that train at an epoch (slow start, SlimCLR, section 3.3)."""
         return self.widths if epoch >= self.slow_start_epoch else self.widths[:1]
 
     def require_gradients(self, epoch: float) -> None:
-        """Give gradients only to parameters that this epoch uses.
+        """Let only the parameters that this epoch uses require a gradient.
 
-        A parameter of sub-networks alone has no gradient before slow start - none, not zero: the optimiser then
-        neither moves nor decays it, and DistributedDataParallel has no unused parameter to wait for.
+        Before slow start, parameters that only sub-networks have get no gradient (None, not zero): the optimiser
+        neither moves nor decays them, and DistributedDataParallel has no unused parameter to wait for.
         """
         active = {width_key(width) for width in self.active_widths(epoch)}
         known = {width_key(width) for width in self.widths}
@@ -168,7 +169,7 @@ class Method(nn.Module):
             parameter.requires_grad_(not owner or bool(owner & active))
 
     def trainable(self) -> nn.Module:
-        """The part that the optimiser moves."""
+        """The module whose parameters the optimiser updates."""
         return self
 
     def exported(self) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slimclr.losses import info_nce_logits
-from slimclr.methods.base import Encoder, Method, Output, SubNetworkLoss, full_precision, move_average
+from slimclr.methods.base import Encoder, Method, Output, SubNetworkLoss, full_precision, momentum_update
 from slimclr.methods.gather import gather, shuffle, unshuffle
 from slimclr.nn import MLP, SlimmableResNet
 
@@ -24,9 +24,9 @@ class MoCoV2(Method):
         temperature: Temperature of the contrastive loss.
         head: "slimmable": sub-networks use a part of the full network's head; "switchable": each has its own.
         head_init: See `slimclr.nn.MLP`.
-        bn_splits: Parts that a batch is computed in, each with its own batch norm and the keys dealt out anew: imitates
-            that many processes on one device. 1 leaves the batch whole.
-        seed: Seed of the order in which keys are dealt out.
+        bn_splits: Parts of a batch, each normalised by itself, with the keys shuffled over the parts: imitates that
+            many processes on one device. 1 leaves the batch whole.
+        seed: Seed of the keys' shuffling.
         slow_start_epoch: Widths below 1.0 join at this epoch.
         combine: Weighs the widths and distils the full network into sub-networks.
     """
@@ -90,8 +90,8 @@ class MoCoV2(Method):
 
     @torch.no_grad()
     def _key(self, images: Tensor, step: int) -> Tensor:
-        """The full network's keys (n, d), which wait for the end of the step to enter the queue."""
-        images, order = shuffle(images, seed=self.seed, step=step, deal=self.bn_splits > 1)
+        """The full network's keys (n, d); they enter the queue at the end of the step."""
+        images, order = shuffle(images, seed=self.seed, step=step, always=self.bn_splits > 1)
         keys = torch.cat([self.key_encoder(part) for part in images.chunk(self.bn_splits)])
         keys = unshuffle(keys, order).to(self.queue.dtype)
         self._new_keys.append(keys)
@@ -104,12 +104,12 @@ class MoCoV2(Method):
         return torch.cat([self.query_encoder(part, width, known) for part, known in parts])
 
     def before_step(self, epoch: float) -> None:
-        """Move the key encoder."""
-        move_average(self.key_encoder, self.query_encoder, self.momentum)
+        """Update the key encoder."""
+        momentum_update(self.key_encoder, self.query_encoder, self.momentum)
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Put the step's keys of all processes into the queue, the oldest go."""
+        """Enqueue the step's keys of all processes, in place of the oldest."""
         keys = torch.cat([gather(key) for key in self._new_keys])
         slots = (self.queue_pointer + torch.arange(len(keys), device=keys.device)) % self.queue.shape[1]
         self.queue[:, slots] = keys.T

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slimclr.methods.base import Encoder, Method, Output, SubNetworkLoss, WidthResult, full_precision, move_average
+from slimclr.methods.base import Encoder, Method, Output, SubNetworkLoss, WidthResult, full_precision, momentum_update
 from slimclr.methods.gather import gather, rank
 from slimclr.nn import MoCoV3Predictor, MoCoV3Projector, SlimmableResNet
 from slimclr.optim import key_momentum
@@ -91,9 +91,9 @@ class MoCoV3(Method):
         return [gather(F.normalize(self.key_encoder(view), dim=1)) for view in views]
 
     def before_step(self, epoch: float) -> None:
-        """Move the key encoder."""
+        """Update the key encoder."""
         momentum = key_momentum(epoch, base=self.momentum, epochs=self.epochs)
-        move_average(self.key_encoder, self.query_encoder.base, momentum)
+        momentum_update(self.key_encoder, self.query_encoder.base, momentum)
 
     def trainable(self) -> nn.Module:
         """The query encoder with its predictor."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from slimclr.losses import nt_xent_logits
 from slimclr.methods.base import Encoder, Method, Output, SubNetworkLoss, full_precision
-from slimclr.methods.gather import gather_with_gradient, rank, world
+from slimclr.methods.gather import gather_with_gradient, rank, world_size
 from slimclr.nn import SimCLRHead, SlimmableResNet
 
 
@@ -64,7 +64,7 @@ class SimCLR(Method):
         output = self.combine(losses, logits, targets, features)
         if self.gradient_scale == "reference":
             # The value stays, the gradient shrinks.
-            scaled = output.loss.detach() + (output.loss - output.loss.detach()) / world()
+            scaled = output.loss.detach() + (output.loss - output.loss.detach()) / world_size()
             return replace(output, loss=scaled)
         return output
 

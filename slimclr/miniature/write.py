@@ -24,7 +24,7 @@ def write_miniature(
 
     Args:
         out: Folder for the three ImageNet archives and `coco/`.
-        seed: Decides everything that is drawn by lot.
+        seed: Seed of all random numbers.
         classes: Number of classes, 2 to 8.
         train_per_class: Training photos per class, 72 to 96 pixels a side.
         val_per_class: Validation photos per class.

@@ -15,8 +15,8 @@ _GRAPHS_PER_WIDTH = 4
 def compile_widths(backbone: SlimmableResNet) -> None:
     """Compile the stages of a network, a graph for each width, when a width is first computed.
 
-    Every width has a callable of its own, so its graphs neither evict nor recompile another's. The network's tensors
-    and their names stay as they are.
+    Every width has its own callable, so widths neither evict nor recompile each other's graphs. The network's tensors
+    and their names do not change.
     """
     torch._dynamo.config.recompile_limit = max(
         torch._dynamo.config.recompile_limit, _GRAPHS_PER_WIDTH * len(backbone.widths)

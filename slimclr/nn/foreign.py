@@ -1,4 +1,4 @@
-"""Files of `torch.save` from elsewhere: their tensors, without calling anything that the file names."""
+"""Loads tensors from untrusted `torch.save` files, without executing anything that their pickle names."""
 
 import re
 import warnings
@@ -52,7 +52,7 @@ _ALLOWED: list[Any] = [
 def load_state(file: Path) -> dict[str, Tensor]:
     """The state dict of a checkpoint.
 
-    Of what the file asks to be called only torch's own parts of a tensor are; options become stand-ins.
+    Only torch's own constructors of tensors are called; pickled options become stand-ins.
 
     Args:
         file: `.pth.tar`, `.pth` or `.safetensors`.

@@ -68,19 +68,27 @@ class MoCoV3Projector(nn.Module):
         overlap: See `channel_slices`.
     """
 
+    first_bias = last_affine = False
+
     def __init__(
         self, in_features: int, hidden: int, out_features: int, widths: Sequence[float], *, overlap: bool = True
     ):
         super().__init__()
-        self.fc1 = SlimmableLinear(in_features, hidden, widths, bias=False, overlap=overlap)
+        self.fc1 = SlimmableLinear(in_features, hidden, widths, bias=self.first_bias, overlap=overlap)
         self.bn1 = SwitchableBatchNorm1d(hidden, widths)
         self.fc2 = SlimmableLinear(hidden, out_features, widths, bias=False, fixed_out=True, overlap=overlap)
-        self.bn2 = SwitchableBatchNorm1d(out_features, widths, affine=False, fixed=True)
+        self.bn2 = SwitchableBatchNorm1d(out_features, widths, affine=self.last_affine, fixed=True)
         init_linear(self)
 
     def forward(self, x: Tensor, width: float = 1.0) -> Tensor:
         """Map (n, in * width) to (n, out)."""
         return self.bn2(self.fc2(F.relu(self.bn1(self.fc1(x, width), width), inplace=True), width), width)
+
+
+class SimCLRHead(MoCoV3Projector):
+    """SimCLR's head: as `MoCoV3Projector`, but the first linear layer has a bias and the last batch norm is affine."""
+
+    first_bias = last_affine = True
 
 
 class MoCoV3Predictor(nn.Module):
@@ -102,32 +110,6 @@ class MoCoV3Predictor(nn.Module):
     def forward(self, x: Tensor, width: float = 1.0) -> Tensor:
         """Map (n, d) to (n, d)."""
         return self.fc2(F.relu(self.bn1(self.fc1(x, width), width), inplace=True), width)
-
-
-class SimCLRHead(nn.Module):
-    """SimCLR's head: Linear(in w, hidden w)-BN-ReLU-Linear(hidden w, out, no bias)-BN.
-
-    Args:
-        in_features: Inputs at width 1.0.
-        hidden: Hidden features at width 1.0.
-        out_features: Size of the embedding, the same at every width.
-        widths: Width multipliers.
-        overlap: See `channel_slices`.
-    """
-
-    def __init__(
-        self, in_features: int, hidden: int, out_features: int, widths: Sequence[float], *, overlap: bool = True
-    ):
-        super().__init__()
-        self.fc1 = SlimmableLinear(in_features, hidden, widths, overlap=overlap)
-        self.bn1 = SwitchableBatchNorm1d(hidden, widths)
-        self.fc2 = SlimmableLinear(hidden, out_features, widths, bias=False, fixed_out=True, overlap=overlap)
-        self.bn2 = SwitchableBatchNorm1d(out_features, widths, fixed=True)
-        init_linear(self)
-
-    def forward(self, x: Tensor, width: float = 1.0) -> Tensor:
-        """Map (n, in * width) to (n, out)."""
-        return self.bn2(self.fc2(F.relu(self.bn1(self.fc1(x, width), width), inplace=True), width), width)
 
 
 def classifier(

@@ -1,7 +1,7 @@
 """Layers whose sub-networks share one set of weights (SlimCLR, section 3.1; slimmable networks, arXiv 1812.08928).
 
-Every layer is called with the width it shall compute, `layer(x, width)`: nothing remembers a current width, so two
-widths never disturb each other and the same layer may run at several widths before one backward pass.
+Every layer is called with the width to compute, `layer(x, width)`: no state holds a current width, so widths do not
+interfere and a layer may run at several widths before one backward pass.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -77,7 +77,7 @@ class _Parts(torch.autograd.Function):
                 continue
             if total is None:
                 if gradient.shape == shape:
-                    # A convolution's or a product's gradient belongs to nobody else.
+                    # The gradient of a convolution or matrix product is not shared, so it can be added to in place.
                     total = gradient.to(dtype)
                     continue
                 total = torch.zeros(shape, dtype=dtype, device=device).contiguous(memory_format=memory_format)
@@ -91,25 +91,25 @@ def _memory_format(tensor: Tensor) -> torch.memory_format:
 
 
 def cut(whole: Tensor, widths: Sequence[float], places: Sequence[Place]) -> dict[float, Tensor]:
-    """Some widths' parts of a weight or of a convolution's output, each in one piece, by one node of the graph.
+    """Slices of a weight or of a convolution's output for several widths, contiguous, in a single autograd node.
 
-    Their gradients are added up in place. Indexing would give every part a node of its own, which spreads its gradient
-    over zeros of the whole tensor's size before they are added: with four widths, 12 % of a step on the CPU.
+    The node adds the slices' gradients up in place. With indexing, each slice would have a node of its own, which
+    expands its gradient to the size of the whole tensor first: with four widths, 12 % of a step on the CPU.
 
     Args:
         whole: What is cut: (out, in, ...) or (n, channels, ...); under autocast the parts have its type.
         widths: Names of the parts.
-        places: The first two dimensions' slices of each; the first part's gradient must belong to nobody else, as that
-            of a weight or of a batch norm's input does, because the others are added to it.
+        places: The slices of the first two dimensions for each. The first part's gradient must not be shared with
+            other nodes (a weight's and a batch norm input's are not), because the others are added to it in place.
     """
     return dict(zip(widths, _Parts.apply(whole, places), strict=True))
 
 
 @contextmanager
 def widths_together(network: nn.Module, widths: Sequence[float]) -> Iterator[None]:
-    """While it lasts, a network's layers share the work of cutting out these widths' weights.
+    """Slice the weights of all layers once for several widths, as long as the context lasts.
 
-    For the forward passes of several widths before one backward pass; the results are those of each width by itself.
+    For forward passes of several widths before one backward pass; the results are the same as for each width alone.
     """
     layers = [layer for layer in network.modules() if isinstance(layer, SlimmableConv2d | SlimmableLinear)]
     together = torch.is_grad_enabled() and len(widths) > 1

@@ -1,4 +1,4 @@
-"""Networks on their device, in the memory format that is fastest there."""
+"""Moves networks to their device, in the memory format that is fastest there."""
 
 from functools import partial
 
@@ -16,7 +16,7 @@ def allow_tf32(allowed: bool) -> None:
 
 
 def place(module: nn.Module, device: torch.device) -> None:
-    """Move a network to a device, its convolutions in the memory format that they are fastest in."""
+    """Move a network to a device, with convolutions in their fastest memory format."""
     module.to(device)
     for network in module.modules():
         if isinstance(network, SlimmableResNet):
@@ -27,7 +27,7 @@ def place(module: nn.Module, device: torch.device) -> None:
 
 
 def _with_strides(strides: tuple[int, ...], gradient: Tensor) -> Tensor:
-    """A convolution's gradient as its weight lies in memory, which DistributedDataParallel wants, or it warns."""
+    """A convolution's gradient with its weight's strides; DistributedDataParallel warns about any others."""
     if gradient.stride() == strides:
         return gradient
     last = strides[1] == 1

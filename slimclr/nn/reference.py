@@ -33,7 +33,7 @@ HEADS: dict[str, Mapping[str, str]] = {
 ENCODERS = ("encoder_q.", "base_encoder.")
 # What DistributedDataParallel and torch.compile put into names, around the whole network or a part.
 WRAPPERS = ("module", "_orig_mod")
-# What else a pre-training checkpoint may hold.
+# Further tensors of a pre-training checkpoint, which are ignored.
 EXTRAS = {
     "queue": ("queue", "queue_ptr"),
     "key encoder": ("encoder_k.", "momentum_encoder."),

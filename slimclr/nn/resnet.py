@@ -17,7 +17,25 @@ from slimclr.nn.layers import SlimmableConv2d, SwitchableBatchNorm2d, cut
 _WIDE = 512
 
 
-class Bottleneck(nn.Module):
+class _Block(nn.Module):
+    """The shortcut of a residual block: a 1x1 convolution where the shape changes, otherwise the input itself."""
+
+    def _add_shortcut(
+        self, in_channels: int, out_channels: int, widths: Sequence[float], *, stride: int, overlap: bool
+    ) -> None:
+        self.shortcut_conv: SlimmableConv2d | None = None
+        self.shortcut_bn: SwitchableBatchNorm2d | None = None
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut_conv = SlimmableConv2d(in_channels, out_channels, 1, widths, stride=stride, overlap=overlap)
+            self.shortcut_bn = SwitchableBatchNorm2d(out_channels, widths)
+
+    def _shortcut(self, x: Tensor, width: float) -> Tensor:
+        if self.shortcut_conv is None or self.shortcut_bn is None:
+            return x
+        return self.shortcut_bn(self.shortcut_conv(x, width), width)
+
+
+class Bottleneck(_Block):
     """1x1, 3x3, 1x1 convolutions with a residual connection.
 
     Args:
@@ -41,11 +59,7 @@ class Bottleneck(nn.Module):
         self.bn2 = SwitchableBatchNorm2d(channels, widths)
         self.conv3 = SlimmableConv2d(channels, out_channels, 1, widths, overlap=overlap)
         self.bn3 = SwitchableBatchNorm2d(out_channels, widths)
-        self.shortcut_conv: SlimmableConv2d | None = None
-        self.shortcut_bn: SwitchableBatchNorm2d | None = None
-        if stride != 1 or in_channels != out_channels:
-            self.shortcut_conv = SlimmableConv2d(in_channels, out_channels, 1, widths, stride=stride, overlap=overlap)
-            self.shortcut_bn = SwitchableBatchNorm2d(out_channels, widths)
+        self._add_shortcut(in_channels, out_channels, widths, stride=stride, overlap=overlap)
 
     @property
     def last_norm(self) -> SwitchableBatchNorm2d:
@@ -57,12 +71,10 @@ class Bottleneck(nn.Module):
         out = F.relu(self.bn1(self.conv1(x, width), width), inplace=True)
         out = F.relu(self.bn2(self.conv2(out, width), width), inplace=True)
         out = self.bn3(self.conv3(out, width), width)
-        if self.shortcut_conv is not None and self.shortcut_bn is not None:
-            x = self.shortcut_bn(self.shortcut_conv(x, width), width)
-        return F.relu(out + x, inplace=True)
+        return F.relu(out + self._shortcut(x, width), inplace=True)
 
 
-class BasicBlock(nn.Module):
+class BasicBlock(_Block):
     """Two 3x3 convolutions with a residual connection; the shortcut is a 1x1 convolution where the size changes.
 
     Args:
@@ -83,11 +95,7 @@ class BasicBlock(nn.Module):
         self.bn1 = SwitchableBatchNorm2d(channels, widths)
         self.conv2 = SlimmableConv2d(channels, channels, 3, widths, overlap=overlap)
         self.bn2 = SwitchableBatchNorm2d(channels, widths)
-        self.shortcut_conv: SlimmableConv2d | None = None
-        self.shortcut_bn: SwitchableBatchNorm2d | None = None
-        if stride != 1 or in_channels != channels:
-            self.shortcut_conv = SlimmableConv2d(in_channels, channels, 1, widths, stride=stride, overlap=overlap)
-            self.shortcut_bn = SwitchableBatchNorm2d(channels, widths)
+        self._add_shortcut(in_channels, channels, widths, stride=stride, overlap=overlap)
 
     @property
     def last_norm(self) -> SwitchableBatchNorm2d:
@@ -98,9 +106,7 @@ class BasicBlock(nn.Module):
         """Map (n, in * width, h, w) to (n, channels * width, h / stride, w / stride)."""
         out = F.relu(self.bn1(self.conv1(x, width), width), inplace=True)
         out = self.bn2(self.conv2(out, width), width)
-        if self.shortcut_conv is not None and self.shortcut_bn is not None:
-            x = self.shortcut_bn(self.shortcut_conv(x, width), width)
-        return F.relu(out + x, inplace=True)
+        return F.relu(out + self._shortcut(x, width), inplace=True)
 
 
 class SlimmableResNet(nn.Module):

@@ -1,4 +1,4 @@
-"""Batch norm over all processes: PyTorch's on GPUs, and the same written with collectives for CPUs."""
+"""Synchronised batch norm: PyTorch's SyncBatchNorm on GPUs, and an equivalent with collectives for CPUs."""
 
 import torch
 import torch.distributed as dist

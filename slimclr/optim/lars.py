@@ -14,8 +14,8 @@ class LARS(torch.optim.Optimizer):
     left alone: neither momentum nor decay moves it.
 
     As with PyTorch's fused optimisers, attributes `found_inf` (1 leaves the step out) and `grad_scale` (divides the
-    gradients) may be set before a step, by `torch.amp.GradScaler` for instance: the device obeys them, so that nobody
-    waits for it.
+    gradients) may be set before a step, for instance by `torch.amp.GradScaler`: they are evaluated on the device, so
+    that the CPU need not wait for it.
 
     Args:
         params: Parameters or groups.

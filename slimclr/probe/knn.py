@@ -1,4 +1,4 @@
-"""A nearest-neighbour classifier of every width, cheap enough to watch a training (arXiv 1805.01978, section 3.4)."""
+"""A kNN classifier for every width, cheap enough to monitor a training (arXiv 1805.01978, section 3.4)."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from slimclr.config import KNN
 from slimclr.data.loading.loaders import validation_loader
-from slimclr.data.stores.images import Images
-from slimclr.engine.distributed import Processes
+from slimclr.data.stores.base import Images
+from slimclr.engine.distributed import Process
 from slimclr.errors import UserError
 from slimclr.nn import SlimmableResNet
 from slimclr.seeds import derived_seed
@@ -60,7 +60,7 @@ class KNNMonitor:
         images: Training images.
         image_size: Side of the centre crop in pixels; the shorter side is scaled to 8/7 of it.
         seed: Seed of the choice of images.
-        where: This process; each takes its share of the images.
+        process: This process; each takes its share of the images.
 
     Where there are fewer images than `bank` and `queries` ask for, both shrink by the same share, which a line says.
 
@@ -69,16 +69,16 @@ class KNNMonitor:
     """
 
     def __init__(
-        self, settings: KNN, backbone: SlimmableResNet, images: Images, *, image_size: int, seed: int, where: Processes
+        self, settings: KNN, backbone: SlimmableResNet, images: Images, *, image_size: int, seed: int, process: Process
     ):
         bank, queries = _share_out(settings.bank, settings.queries, len(images))
-        if where.main and (bank, queries) != (settings.bank, settings.queries):
+        if process.main and (bank, queries) != (settings.bank, settings.queries):
             print(
                 f"pretrain.knn: bank and queries ask for {settings.bank + settings.queries:,} images, the training set "
                 f"has {len(images):,}: bank {bank:,}, queries {queries:,}",
                 flush=True,
             )
-        self.settings, self.backbone, self.where = settings, backbone, where
+        self.settings, self.backbone, self.process = settings, backbone, process
         self.classes = len(images.classes)
         order = np.random.default_rng(derived_seed("knn", seed)).permutation(len(images))
         chosen = (order[:bank], order[bank : bank + queries])
@@ -89,10 +89,10 @@ class KNNMonitor:
                 image_size=image_size,
                 batch=_BATCH,
                 workers=0,
-                rank=where.rank,
-                world=where.world,
+                rank=process.rank,
+                world_size=process.world_size,
                 chosen=np.sort(part).tolist(),
-                device=where.device,
+                device=process.device,
             )
             for part in chosen
         ]
@@ -101,14 +101,14 @@ class KNNMonitor:
     def __call__(self) -> dict[str, Any]:
         """`{"knn": {width: percent right}}`."""
         was_training = self.backbone.training
-        if self.where.world > 1:
+        if self.process.world_size > 1:
             # Weights files and checkpoints hold the first process's statistics.
             for buffer in self.backbone.buffers():
                 dist.broadcast(buffer, 0)
         self.backbone.eval()
         bank, labels = self._features(0)
         queries, targets = self._features(1)
-        right = torch.zeros(len(self.backbone.widths) + 1, dtype=torch.float64, device=self.where.device)
+        right = torch.zeros(len(self.backbone.widths) + 1, dtype=torch.float64, device=self.process.device)
         right[-1] = len(targets)
         for index, width in enumerate(self.backbone.widths):
             everything, classes = self._gather(bank[width]), self._gather(labels)
@@ -122,7 +122,7 @@ class KNNMonitor:
                     temperature=self.settings.temperature,
                 )
                 right[index] += (predicted == wanted).sum()
-        if self.where.world > 1:
+        if self.process.world_size > 1:
             dist.all_reduce(right)
         self.backbone.train(was_training)
         *counts, total = right.tolist()
@@ -138,17 +138,17 @@ class KNNMonitor:
         features: dict[float, list[Tensor]] = {width: [] for width in self.backbone.widths}
         labels = []
         for views, targets in self._loaders[part]:
-            images = views[0].to(self.where.device, memory_format=torch.channels_last)
+            images = views[0].to(self.process.device, memory_format=torch.channels_last)
             for width, rows in features.items():
                 rows.append(F.normalize(self.backbone(images, width).float(), dim=1))
-            labels.append(targets.to(self.where.device))
-        none = torch.zeros(0, device=self.where.device)
+            labels.append(targets.to(self.process.device))
+        none = torch.zeros(0, device=self.process.device)
         return {width: torch.cat(rows or [none]) for width, rows in features.items()}, torch.cat(labels or [none])
 
     def _gather(self, tensor: Tensor) -> Tensor:
         """Rows of all processes, whose numbers may differ."""
-        if self.where.world == 1:
+        if self.process.world_size == 1:
             return tensor
-        rows: list[Any] = [None] * self.where.world
+        rows: list[Any] = [None] * self.process.world_size
         dist.all_gather_object(rows, tensor.cpu())
-        return torch.cat(rows).to(self.where.device)
+        return torch.cat(rows).to(self.process.device)

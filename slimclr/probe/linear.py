@@ -7,7 +7,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slimclr.data.loading.loader import Loader
+from slimclr.data.loading.base import Loader
 from slimclr.losses import mixed_loss
 from slimclr.methods.base import Encoder, Method, Output, WidthResult
 from slimclr.nn import SlimmableLinear, SlimmableResNet, SwitchableLinear, classifier, width_key

@@ -2,11 +2,10 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 from slimclr.data.archives import MD5, check_md5
 from slimclr.data.archives.classes import check_other_split
-from slimclr.data.archives.extract import available_jobs, extract_train, extract_val
+from slimclr.data.archives.extract import Options, available_jobs, extract_train, extract_val
 from slimclr.data.archives.kinds import is_zip
 from slimclr.data.archives.report import write_report
 from slimclr.data.manifest import MANIFEST, REPORT, write_manifest
@@ -51,8 +50,7 @@ def extract(
     if official_md5 and (archive.is_dir() or is_zip(archive)):
         raise UserError(f"{archive}: ImageNet published the MD5 of its tars only; do not check this one's (check_md5)")
     wanted = md5 or (MD5[split] if official_md5 else None)
-    options: dict[str, Any] = {
-        "expect": expect,
+    options: Options = {
         "lmdb": lmdb,
         "check_images": check_images,
         "on_corrupt": on_corrupt,
@@ -60,13 +58,13 @@ def extract(
         "md5": wanted,
     }
     if split == "train":
-        records = extract_train(archive, out, **options)
+        records = extract_train(archive, out, expect=expect, **options)
     else:
         if devkit is None and not archive.is_dir():
             raise UserError("extract val: needs --devkit, the archive that holds the images' classes")
         if official_md5 and devkit is not None:
             check_md5(devkit, MD5["devkit"])
-        records = extract_val(archive, devkit, out, **options)
+        records = extract_val(archive, devkit, out, expect=expect, **options)
     # One flush for everything: the manifest, written after this, must never outlive the files it lists.
     os.sync()
     print(f"{split}: {write_report(records, out / REPORT)}", flush=True)

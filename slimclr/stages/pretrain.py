@@ -19,9 +19,9 @@ from slimclr.build.trainer import build_trainer
 from slimclr.config import Pretrain, dump, fingerprint
 from slimclr.data.stores import open_images
 from slimclr.data.stores.digest import images_digest
-from slimclr.engine.distributed import processes
-from slimclr.engine.folder import finish, folder_of, identity, open_folder
+from slimclr.engine.distributed import process_group
 from slimclr.engine.records import copy_records
+from slimclr.engine.run_folder import finish, folder_of, identity, open_folder
 from slimclr.errors import UserError
 from slimclr.external_weights import WEIGHTS, refuse_to_replace
 from slimclr.files import atomic_path, sha256, write_json, write_text
@@ -77,7 +77,7 @@ def pretrain(
         checkpoints: Folder of this run's rolling checkpoints.
         gpus: GPUs to use; 0 is the CPU.
         paper: The recipe is the paper's.
-        resume: Checkpoint to go on from; None takes the newest of this recipe and these images, or begins.
+        resume: Checkpoint to resume from; None: the newest of this recipe and these images, if there is one.
 
     Raises:
         UserError: `out` holds weights that pre-training did not make.
@@ -135,31 +135,33 @@ def _train(
     folder = folder_of(checkpoints, recipe, part, inputs)
     allow_tf32(recipe.tf32)
     with (
-        processes(gpus, folder / "errors") as where,
-        open_folder(checkpoints, recipe, part=part, inputs=inputs, main=where.main),
+        process_group(gpus, folder / "errors") as process,
+        open_folder(checkpoints, recipe, part=part, inputs=inputs, main=process.main),
     ):
-        plan = plan_batch(recipe, where.world)
+        plan = plan_batch(recipe, process.world_size)
         deviations = [*deviations, *plan.deviations]
-        if where.main and deviations:
+        if process.main and deviations:
             print(f"pretrain {run}: not comparable with the paper: {'; '.join(deviations)}", flush=True)
         method = build_method(recipe, backbone, classes=len(images.classes), seed=seed)
-        if where.world > 1 and recipe.batch_norm == "synchronised":
-            synchronise_batch_norm(method, where.device)
-        place_method(method, backbone, recipe, where.device)
+        if process.world_size > 1 and recipe.batch_norm == "synchronised":
+            synchronise_batch_norm(method, process.device)
+        place_method(method, backbone, recipe, process.device)
         trainer = build_trainer(
             recipe,
             method,
-            build_training_loader(recipe, images, batch=plan.per_gpu, seed=seed, where=where, widths=backbone.widths),
-            where=where,
+            build_training_loader(
+                recipe, images, batch=plan.per_gpu, seed=seed, process=process, widths=backbone.widths
+            ),
+            process=process,
             folder=folder,
             name=f"pretrain {run}",
             identity=identity("pretrain", recipe, part, inputs),
             accumulation=plan.accumulation,
-            monitor=build_monitor(recipe, backbone, images, seed=seed, where=where),
+            monitor=build_monitor(recipe, backbone, images, seed=seed, process=process),
             resume=resume,
         )
         trainer.train()
-        if not where.main:
+        if not process.main:
             return None
         finish(folder, recipe, inputs)
     return _Trained(backbone, method.exported(), trainer.step, deviations, inputs, folder)

@@ -12,10 +12,10 @@ from slimclr.build.trainer import build_trainer
 from slimclr.config import Probe
 from slimclr.data.archives.classes import check_same_classes
 from slimclr.data.stores import open_images
+from slimclr.data.stores.base import Images
 from slimclr.data.stores.digest import images_digest
-from slimclr.data.stores.images import Images
-from slimclr.engine.distributed import Processes, processes
-from slimclr.engine.folder import finish, folder_of, identity, open_folder
+from slimclr.engine.distributed import Process, process_group
+from slimclr.engine.run_folder import finish, folder_of, identity, open_folder
 from slimclr.errors import UserError
 from slimclr.files import sha256, write_json
 from slimclr.nn import SlimmableResNet
@@ -60,19 +60,21 @@ def probe(
     known, folder = identity("probe", recipe, part, inputs), folder_of(checkpoints, recipe, part, inputs)
     allow_tf32(recipe.tf32)
     with (
-        processes(gpus, folder / "errors") as where,
-        open_folder(checkpoints, recipe, part=part, inputs=inputs, main=where.main),
+        process_group(gpus, folder / "errors") as process,
+        open_folder(checkpoints, recipe, part=part, inputs=inputs, main=process.main),
     ):
-        if recipe.batch % where.world:
-            raise UserError(f"probe.batch: {recipe.batch} images do not divide among {where.world} GPUs")
+        if recipe.batch % process.world_size:
+            raise UserError(f"probe.batch: {recipe.batch} images do not divide among {process.world_size} GPUs")
         torch.manual_seed(seed)
         method: LinearProbe | OwnClassifier
         if recipe.epochs:
-            method = _train(recipe, backbone, train_images, run=run, seed=seed, known=known, folder=folder, where=where)
+            method = _train(
+                recipe, backbone, train_images, run=run, seed=seed, known=known, folder=folder, process=process
+            )
         else:
-            method = _own_classifier(weights, backbone, len(val_images.classes), where)
-        accuracies = evaluate(method, build_validation_loader(recipe, val_images, where=where), where.device)
-        if not where.main:
+            method = _own_classifier(weights, backbone, len(val_images.classes), process)
+        accuracies = evaluate(method, build_validation_loader(recipe, val_images, process=process), process.device)
+        if not process.main:
             return
         finish(folder, recipe, inputs)
     values: dict[str, Any] = {
@@ -93,18 +95,18 @@ def _train(
     seed: int,
     known: dict[str, Any],
     folder: Path,
-    where: Processes,
+    process: Process,
 ) -> LinearProbe:
     """Linear classifiers of all widths after their last epoch."""
     method = LinearProbe(backbone, len(images.classes))
-    place(method, where.device)
-    loader = build_training_loader(recipe, images, batch=recipe.batch // where.world, seed=seed, where=where)
-    trainer = build_trainer(recipe, method, loader, where=where, folder=folder, name=f"probe {run}", identity=known)
+    place(method, process.device)
+    loader = build_training_loader(recipe, images, batch=recipe.batch // process.world_size, seed=seed, process=process)
+    trainer = build_trainer(recipe, method, loader, process=process, folder=folder, name=f"probe {run}", identity=known)
     trainer.train()
     return method
 
 
-def _own_classifier(weights: Path, backbone: SlimmableResNet, classes: int, where: Processes) -> OwnClassifier:
+def _own_classifier(weights: Path, backbone: SlimmableResNet, classes: int, process: Process) -> OwnClassifier:
     """The classifier that a supervised run was trained with."""
     tensors, _ = read_weights(weights)
     classifier = OwnClassifier.from_tensors(backbone, tensors)
@@ -112,5 +114,5 @@ def _own_classifier(weights: Path, backbone: SlimmableResNet, classes: int, wher
         raise UserError(
             f"{weights}: holds no classifier of {classes} classes; a probe of 0 epochs needs a supervised run"
         )
-    place(classifier, where.device)
+    place(classifier, process.device)
     return classifier

@@ -1,4 +1,4 @@
-"""What a recipe becomes on the GPUs at hand."""
+"""Shows what a recipe becomes on a number of GPUs."""
 
 from rich.console import Console
 from rich.table import Table

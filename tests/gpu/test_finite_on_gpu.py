@@ -26,7 +26,7 @@ def test_the_kernel_leaves_the_step_out_and_the_numbers_come_a_step_later(lars):
         try:
             numbers = check.numbers(losses, norm, scaled=False)
             check.step(optimizer, scaler)
-            check.look(step, numbers)
+            check.check(step, numbers)
         finally:
             torch.cuda.set_sync_debug_mode("default")
         assert (check.found is not None) == (step == 3)

@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from slimclr.build.method import build_method
 from slimclr.build.optimizer import build_optimizer
 from slimclr.config import Pretrain
-from slimclr.engine.distributed import processes
+from slimclr.engine.distributed import process_group
 from slimclr.nn import build_backbone
 from slimclr.nn.sync import synchronise_batch_norm
 
@@ -75,10 +75,10 @@ def run(name: str) -> dict[str, torch.Tensor]:
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    with processes(0) as where:
+    with process_group(0) as process:
         for name in (*CASES, "simclr_reference"):
             left = run(name)
-            if where.main:
+            if process.main:
                 torch.save(left, folder / f"{name}.pt")
 
 

@@ -7,22 +7,22 @@ from pathlib import Path
 import torch
 
 from slimclr.data.stores import open_images
-from slimclr.engine.distributed import processes
+from slimclr.engine.distributed import process_group
 from slimclr.errors import UserError
 from tests.helpers.small_run import trainer
 
 
 def main() -> None:
     images, folder = open_images(Path(sys.argv[1])), Path(sys.argv[2])
-    with processes(0, folder / "errors") as where:
-        run = trainer(images, folder, method="simclr", epochs=1, where=where)
+    with process_group(0, folder / "errors") as process:
+        run = trainer(images, folder, method="simclr", epochs=1, process=process)
         run.checkpoint_minutes = 0  # one after every step, if it may
         forward, moved = run.method.forward, []
 
         def spoilt(*arguments):
             moved.append([parameter.detach().clone() for parameter in run.method.parameters()])
             output = forward(*arguments)
-            broken = len(moved) == 2 and where.rank == 1
+            broken = len(moved) == 2 and process.rank == 1
             return dataclasses.replace(output, loss=output.loss * float("nan")) if broken else output
 
         run.method.forward = spoilt
@@ -36,7 +36,7 @@ def main() -> None:
                     "first step moved": not all(map(torch.equal, moved[0], moved[1])),
                     "later ones moved": not all(map(torch.equal, moved[1], left)),
                 },
-                folder / f"told_{where.rank}.pt",
+                folder / f"told_{process.rank}.pt",
             )
 
 

@@ -5,14 +5,14 @@ from functools import partial
 import torch
 
 from slimclr.data.loading.loaders import training_loader
-from slimclr.engine.distributed import Processes
+from slimclr.engine.distributed import Process
 from slimclr.engine.loop import Trainer
 from slimclr.losses import kl_distillation, loss_weights
 from slimclr.methods import MoCoV2, MoCoV3, SimCLR, SubNetworkLoss
 from slimclr.nn import SlimmableResNet
 
 WIDTHS = (1.0, 0.5)
-ALONE = Processes(0, 1, torch.device("cpu"))
+ALONE = Process(0, 1, torch.device("cpu"))
 METHODS = {
     "mocov2": partial(MoCoV2, dim=16, queue=32, momentum=0.9),
     "mocov3": partial(MoCoV3, dim=16, hidden=32, epochs=3),
@@ -33,7 +33,7 @@ def trainer(
     accumulation=1,
     backend="torchvision",
     log_every=1,
-    where=ALONE,
+    process=ALONE,
 ):
     torch.manual_seed(0)
     combine = SubNetworkLoss(
@@ -46,11 +46,11 @@ def trainer(
         method,
         image_size=32,
         total_batch=16,
-        batch=16 // accumulation // where.world,
+        batch=16 // accumulation // process.world_size,
         seed=0,
         workers=workers,
-        rank=where.rank,
-        world=where.world,
+        rank=process.rank,
+        world_size=process.world_size,
         backend=backend,
     )
     return Trainer(
@@ -59,7 +59,7 @@ def trainer(
         schedule=schedule or (lambda step: lr),
         loader=loader,
         epochs=epochs,
-        where=where,
+        process=process,
         folder=folder,
         accumulation=accumulation,
         log_every=log_every,

@@ -10,7 +10,7 @@ import yaml
 from slimclr import plan
 from slimclr.cli import main
 from slimclr.config import Config, Pretrain, Recipe, dump, fingerprint
-from slimclr.engine.folder import open_folder
+from slimclr.engine.run_folder import open_folder
 from slimclr.errors import UserError
 from slimclr.plan import records, sizes
 from slimclr.plan.forecast import forecast, requeues_of, schedule

@@ -1,8 +1,8 @@
-"""What ImageNet's archives hold and where in them it lies, without unpacking anything.
+"""An index of ImageNet's archives: the images of each class and their offsets, without unpacking anything.
 
-The official tars, Kaggle's zip, and folders into which somebody unpacked them already. Each class is a source of
-images: a tar inside the outer one, scattered members of a flat archive, or files of a folder. A source can be sent to
-another process, which opens the file for itself.
+Known are the official tars, Kaggle's zip, and folders to which these were unpacked. Each class is a source of images: a
+tar inside the outer one, scattered members of a flat archive, or files of a folder. Sources can be pickled: a worker
+process opens the file itself.
 """
 
 from slimclr.data.archives.devkit import read_classes, read_ground_truth

@@ -1,4 +1,4 @@
-"""Whether train and val have the same classes, as early as it can be known."""
+"""Checks, as early as possible, that train and val have the same classes."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The classes of the validation images: from the devkit, from Kaggle's list, or from a list of one's own."""
+"""The classes of the validation images, from the devkit, Kaggle's list or the user's own list."""
 
 import io
 import zipfile

@@ -1,4 +1,4 @@
-"""The entries of archives in which images lie one by one, and what of them belongs to a split."""
+"""The entries of an archive or folder, and which of them belong to a split."""
 
 import os
 import zipfile
@@ -20,9 +20,9 @@ class Entry(NamedTuple):
     """A file of an archive.
 
     Attributes:
-        told: Its name as it is in the archive.
-        path: What of it lies below the split's folder; empty for a hidden entry.
-        member: What its source needs: name, offset, size, and for a zip more.
+        told: Its name in the archive, for messages.
+        path: Its path below the split's folder; empty for a hidden entry.
+        member: What its source needs to read it: name, offset, size; more for a zip.
     """
 
     told: str
@@ -36,13 +36,13 @@ class Entry(NamedTuple):
 
 
 def is_hidden(path: str) -> bool:
-    """Whether macOS, Windows or anybody else hides a file from users: `._*`, `.DS_Store`, `Thumbs.db`."""
+    """Whether a file is hidden, or one of macOS or Windows: `._*`, `.DS_Store`, `Thumbs.db`."""
     parts = [part for part in path.split("/") if part not in ("", ".")]
     return any(part.startswith(".") or part == "__MACOSX" for part in parts) or parts[-1].lower() in _WINDOWS
 
 
 def below(path: str, split: str) -> str | None:
-    """What of an entry's path lies below the split's folder; None when it belongs to something else of Kaggle's."""
+    """An entry's path below the split's folder; None if it belongs to another part of Kaggle's archive."""
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if "CLS-LOC" in parts:
         at = parts.index("CLS-LOC")

@@ -1,7 +1,7 @@
 """From sources of images to one folder per class, or straight into an LMDB.
 
-A class is written to `.<wnid>.part` and renamed when it is whole. Its record, which is written after that, is what lets
-a later run skip it: a folder without a record is never trusted. The archives are only read.
+A class is written to `.<wnid>.part` and renamed when it is complete; its record is written after that. A later run
+skips classes with a record and never trusts a folder without one. The archives are only read.
 """
 
 import errno
@@ -15,6 +15,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from hashlib import sha1
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from slimclr.data.archives import (
     EXPECTATIONS,
@@ -37,7 +38,7 @@ from slimclr.data.stores.lmdb import Entry, part_path
 from slimclr.data.stores.lmdb_writer import LMDBWriter
 from slimclr.errors import UserError
 from slimclr.files import write_json
-from slimclr.lock import alone
+from slimclr.lock import exclusive_lock
 from slimclr.progress import progress
 
 # More processes than this wait for the disk, and each takes some 20 MB.
@@ -45,26 +46,35 @@ _MAX_JOBS = 8
 # Files take whole blocks, and so do images in an LMDB; tar's own headers and padding are nearly as large.
 _SLACK = 1.02
 _LISTED = 20
-# No output of the stage: Snakemake removes the outputs of a job that failed, which this list is to outlive.
+# Not an output of the rule: Snakemake removes a failed job's outputs, and this list must survive.
 CORRUPT = "corrupt_images.json"
 
 
 def available_jobs() -> int:
-    """Worker processes when nobody says otherwise: the processors that this process may use, eight at most."""
+    """Default number of worker processes: the processors that this process may use, at most eight."""
     return min(_MAX_JOBS, len(os.sched_getaffinity(0)))
 
 
-def extract_train(
-    archive: Path,
-    out: Path,
-    *,
-    expect: str,
-    lmdb: Path | None = None,
-    check_images: str = "structure",
-    on_corrupt: str = "stop",
-    jobs: int = 1,
-    md5: str | None = None,
-) -> Records:
+class Options(TypedDict, total=False):
+    """How a split is unpacked.
+
+    Attributes:
+        lmdb: The database to write instead of folders of images; None writes folders.
+        check_images: "structure" parses the header and looks for the end, "decode" decodes every image.
+        on_corrupt: "stop" refuses corrupt images with a list, all of them in `<out>/corrupt_images.json`; "skip" leaves
+            them out.
+        jobs: Worker processes; 1 works in this process.
+        md5: MD5 that the archive must have, in hexadecimal; None does not compute it.
+    """
+
+    lmdb: Path | None
+    check_images: str
+    on_corrupt: str
+    jobs: int
+    md5: str | None
+
+
+def extract_train(archive: Path, out: Path, *, expect: str, **options: Unpack[Options]) -> Records:
     """Unpack the training images into `<out>/<wnid>/`, or put them straight into an LMDB.
 
     Args:
@@ -73,12 +83,7 @@ def extract_train(
         out: Folder of the data set; what an earlier run finished there is kept.
         expect: "ilsvrc2012" asks for the 1000 classes and 1,281,167 images of the official archive, "subset" only
             that every class of the archive is whole and not empty.
-        lmdb: The database to write instead of folders of images; None writes folders.
-        check_images: "structure" parses the header and looks for the end, "decode" decodes every image.
-        on_corrupt: "stop" refuses corrupt images with a list, all of them in `<out>/corrupt_images.json`; "skip" leaves
-            them out.
-        jobs: Worker processes; 1 works in this one.
-        md5: MD5 that the archive must have, in hexadecimal; None does not compute it.
+        options: See `Options`.
 
     Returns:
         The images, sorted by class and name. Remove them once the manifest is written.
@@ -87,68 +92,21 @@ def extract_train(
         UserError: The archive is missing, damaged, unsafe to unpack or not what `expect` asks for, images are
             corrupt, or the disk is too small.
     """
-    _check_one_of(expect=(expect, EXPECTATIONS))
-    wanted = (ILSVRC2012_CLASSES, ILSVRC2012_TRAIN_IMAGES) if expect == "ilsvrc2012" else None
-    return _extract(
-        "train",
-        archive,
-        lambda: train_sources(archive),
-        out,
-        wanted=wanted,
-        lmdb=lmdb,
-        check=check_images,
-        on_corrupt=on_corrupt,
-        jobs=jobs,
-        md5=md5,
-    )
+    return _extract("train", archive, lambda: train_sources(archive), out, expect, ILSVRC2012_TRAIN_IMAGES, **options)
 
 
-def extract_val(
-    archive: Path,
-    classes: Path | None,
-    out: Path,
-    *,
-    expect: str,
-    lmdb: Path | None = None,
-    check_images: str = "structure",
-    on_corrupt: str = "stop",
-    jobs: int = 1,
-    md5: str | None = None,
-) -> Records:
-    """Sort the validation images into `<out>/<wnid>/`, or put them straight into an LMDB.
+def extract_val(archive: Path, classes: Path | None, out: Path, *, expect: str, **options: Unpack[Options]) -> Records:
+    """Sort the validation images into `<out>/<wnid>/`, or put them straight into an LMDB; else as `extract_train`.
 
     Args:
         archive: The flat `ILSVRC2012_img_val.tar`, or another form that `val_sources` knows.
         classes: Where the images' classes are, see `read_classes`; a folder of class folders needs none.
         out: Folder of the data set; what an earlier run finished there is kept.
         expect: "ilsvrc2012" asks for 50,000 images, "subset" for as many as `classes` names.
-        lmdb: The database to write instead of folders of images; None writes folders.
-        check_images: "structure" parses the header and looks for the end, "decode" decodes every image.
-        on_corrupt: "stop" refuses corrupt images with a list, all of them in `<out>/corrupt_images.json`; "skip" leaves
-            them out.
-        jobs: Worker processes; 1 works in this one.
-        md5: MD5 that the archive must have, in hexadecimal; None does not compute it.
-
-    Returns:
-        The images, sorted by class and name. Remove them once the manifest is written.
-
-    Raises:
-        UserError: An archive is missing, damaged or unsafe to unpack, images and ground truth do not fit, images are
-            corrupt, or the disk is too small.
+        options: See `Options`.
     """
-    _check_one_of(expect=(expect, EXPECTATIONS))
-    return _extract(
-        "val",
-        archive,
-        lambda: val_sources(archive, classes, expect=expect),
-        out,
-        wanted=(ILSVRC2012_CLASSES, ILSVRC2012_VAL_IMAGES) if expect == "ilsvrc2012" else None,
-        lmdb=lmdb,
-        check=check_images,
-        on_corrupt=on_corrupt,
-        jobs=jobs,
-        md5=md5,
-    )
+    sources = partial(val_sources, archive, classes, expect=expect)
+    return _extract("val", archive, sources, out, expect, ILSVRC2012_VAL_IMAGES, **options)
 
 
 def _extract(
@@ -156,15 +114,19 @@ def _extract(
     archive: Path,
     index: Callable[[], Listing],
     out: Path,
+    expect: str,
+    images: int,
     *,
-    wanted: tuple[int, int] | None,
-    lmdb: Path | None,
-    check: str,
-    on_corrupt: str,
-    jobs: int,
-    md5: str | None,
+    lmdb: Path | None = None,
+    check_images: str = "structure",
+    on_corrupt: str = "stop",
+    jobs: int = 1,
+    md5: str | None = None,
 ) -> Records:
-    _check_one_of(check_images=(check, CHECKS), on_corrupt=(on_corrupt, ("stop", "skip")))
+    _check_one_of(
+        expect=(expect, EXPECTATIONS), check_images=(check_images, CHECKS), on_corrupt=(on_corrupt, ("stop", "skip"))
+    )
+    wanted = (ILSVRC2012_CLASSES, images) if expect == "ilsvrc2012" else None
     if md5 is not None and archive.is_dir():
         raise UserError(f"{archive}: a folder has no MD5; give the archive, or do not check it")
     # The workers come first: forked before there are threads.
@@ -176,7 +138,7 @@ def _extract(
         flat = split == "val" and archive.is_file()
         flat = flat and 2 * sum(source.bytes for source in sources) > archive.stat().st_size
         reading = reading_through(archive, md5) if md5 is not None or flat else nullcontext(lambda: None)
-        with reading as check_md5, alone(records.folder / "lock"):
+        with reading as check_md5, exclusive_lock(records.folder / "lock"):
             records.sweep()
             (out / CORRUPT).unlink(missing_ok=True)
 
@@ -186,10 +148,10 @@ def _extract(
 
             with progress(f"extract {split}", wanted[1] if wanted else None) as advance:
                 if lmdb is None:
-                    _to_folders(sources, records, out, check, run, advance)
+                    _to_folders(sources, records, out, check_images, run, advance)
                     check_all()
                 else:
-                    _to_lmdb(sources, records, lmdb, check, run, advance, check_all)
+                    _to_lmdb(sources, records, lmdb, check_images, run, advance, check_all)
     return records
 
 
@@ -221,7 +183,7 @@ def _to_lmdb(
     check_space(lmdb.parent, int(_SLACK * sum(source.bytes for source in sources)) - written)
     scanned = run(partial(_scan_class, records=records, check=check), sources)
     lock = lmdb.with_name(f".{lmdb.name}.lock")
-    with alone(lock):
+    with exclusive_lock(lock):
         with LMDBWriter(lmdb, _known(sources, records, check)) as writer:
             for source, count in zip(sources, scanned, strict=True):
                 _pack_class(source, records, check, writer)
@@ -239,7 +201,7 @@ def _scan(source: Source, check: str, keep: Callable[[str, bytes], None]) -> Cla
     seen: set[str] = set()
     hidden = 0
     with warnings.catch_warnings():
-        # What Pillow finds odd, for instance about EXIF, is no reason to worry anybody.
+        # Pillow's warnings, for instance about EXIF, do not matter here.
         warnings.simplefilter("ignore")
         for name, offset, data in source.images():
             key = f"{source.wnid}/{name}"
@@ -385,7 +347,7 @@ def _refuse_other_classes(out: Path, wnids: set[str]) -> None:
 
 @contextmanager
 def _plain_errors(out: Path) -> Iterator[None]:
-    """Say in one line what the operating system refused."""
+    """Turn errors of the operating system and killed workers into a UserError of one line."""
     try:
         yield
     except BrokenProcessPool as error:

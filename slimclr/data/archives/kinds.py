@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes: for messages about a file that is not what it should be."""
+"""File types by magic number, for messages about a file that is not a tar."""
 
 import shlex
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What an extraction has found so far, on disk, so that a killed one goes on."""
+"""Records of the classes that an extraction has finished, on disk, so that a killed one can continue."""
 
 import json
 import os
@@ -78,7 +78,7 @@ class Records:
         return [entry for record in self.classes() for entry in record.corrupt]
 
     def remove(self) -> None:
-        """Forget them, once the manifest is written."""
+        """Delete the records, once the manifest is written."""
         shutil.rmtree(self.folder)
 
     def __iter__(self) -> Iterator[Record]:
@@ -97,7 +97,7 @@ class Records:
 
 
 def boot() -> str:
-    """The machine's current boot: files written since then cannot have been lost by a crash of it."""
+    """Identifier of the machine's current boot: files written since then cannot have been lost by a crash."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

@@ -1,4 +1,4 @@
-"""Sources: where the images of one class lie, and how they are read there."""
+"""Sources: the place of one class's images in an archive or folder, and how they are read there."""
 
 import hashlib
 import lzma
@@ -34,7 +34,7 @@ class Source(Protocol):
 
     @property
     def identity(self) -> list[int | str]:
-        """Changes when the source does: what is known of another source must not be taken for this one's."""
+        """Changes when the source does, so that records of another source are not used for this one."""
 
     def open(self) -> AbstractContextManager[Read]:
         """Read single images, in any order."""
@@ -106,7 +106,7 @@ class InnerTar(_InArchive):
 
 @dataclass(frozen=True)
 class CompressedTar(InnerTar):
-    """A class as a compressed `<wnid>.tar` inside the outer archive: it has no places, so it is read from its start."""
+    """A class as a compressed `<wnid>.tar` inside the outer archive: without offsets, so it is read from its start."""
 
     def images(self) -> Iterator[tuple[str, int, Content]]:
         """Name, offset in the unpacked class tar and bytes of every image."""

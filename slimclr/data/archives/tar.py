@@ -1,4 +1,4 @@
-"""Reading tars that may be damaged or hostile, in place: a tar inside a tar is read where it lies."""
+"""Reads tars that may be damaged or hostile, in place: also a tar inside a tar, without unpacking it."""
 
 import os
 import tarfile
@@ -66,7 +66,7 @@ class Section:
 def open_tar(
     path: Path, where: str, section: Section | None = None, *, compressed: bool = False
 ) -> Iterator[tarfile.TarFile]:
-    """Open a tar and turn every way in which it can be damaged into one line.
+    """Open a tar; every kind of damage becomes a UserError of one line.
 
     Args:
         path: The file.

@@ -1,4 +1,4 @@
-"""Worker processes."""
+"""A process pool for the extraction."""
 
 import multiprocessing
 import os
@@ -24,7 +24,7 @@ class Map(Protocol):
 
 @contextmanager
 def workers(jobs: int) -> Iterator[Map]:
-    """A `map` over processes that keeps the order and runs only a little ahead of who takes the results."""
+    """A `map` over processes that keeps the order and runs only a little ahead of the consumer."""
     if jobs < 1:
         raise UserError(f"jobs is {jobs}; set it to 1 or more")
     if jobs == 1:

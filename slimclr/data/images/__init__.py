@@ -1,1 +1,1 @@
-"""Encoded images: whether they are whole, and their pixels."""
+"""Single encoded images: checking and decoding them (data sets of them are in `data.stores`)."""

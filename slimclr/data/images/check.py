@@ -1,4 +1,4 @@
-"""Whether an image's bytes are whole, and what they hold."""
+"""Checks an encoded image and reads its size, mode and format."""
 
 import io
 
@@ -42,5 +42,5 @@ def describe(data: bytes, check: str) -> tuple[int, int, str, str, int]:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # Pillow lets anything through from a damaged EXIF block, which hurts nobody
+    except Exception:  # Pillow raises anything for a damaged EXIF block, which is harmless
         return 1

@@ -1,8 +1,7 @@
 """Whether the markers of a JPEG are in order, without decoding it.
 
-libjpeg takes noise within the compressed pixels for pixels, until a marker comes that has no business there: there it
-ends the picture, and fails when it goes on reading. Pillow's decoder then refuses the image. DALI's has the pixels by
-then and passes them on, half of them grey.
+libjpeg decodes noise within the compressed data as pixels until it meets an unexpected marker: there the image ends,
+and further reading fails. Pillow then refuses the image; DALI returns the pixels decoded so far, with the rest grey.
 """
 
 import re

@@ -1,1 +1,1 @@
-"""Loaders: which images an epoch shows to which process, and how they become batches."""
+"""Samplers, and loaders that turn the sampled images into batches of views."""

@@ -18,27 +18,27 @@ from nvidia.dali.plugin.pytorch import DALIGenericIterator, LastBatchPolicy
 from nvidia.dali.types import BatchInfo
 
 from slimclr.data.images.decode import decode_rgb, read_header
-from slimclr.data.loading.loader import Batch, Loader
-from slimclr.data.loading.orders import TrainingOrder, ValidationOrder
-from slimclr.data.stores.images import Images
+from slimclr.data.loading.base import Batch, Loader
+from slimclr.data.loading.samplers import TrainingSampler, ValidationSampler
+from slimclr.data.stores.base import Images
 from slimclr.data.views import dali as dali_views
 from slimclr.data.views.draw import draw, view_rng
 from slimclr.data.views.recipes import View
 from slimclr.machine import end_with_parent
 
 _GRACE_SECONDS = 30.0
-# Batches that a pipeline may have begun beyond the one that is asked for.
+# Batches that a pipeline may have begun beyond the requested one.
 _READ_ON = 4
 
 
 class Source:
-    """What goes into the pipeline: bytes, labels and the numbers of every view of a batch.
+    """The pipeline's input: bytes, labels and the numbers of every view of a batch.
 
-    Picklable, because with workers each of them has its own. The pipeline counts epochs from when it was built.
+    Picklable, because each worker has a copy. The pipeline counts epochs from when it was built.
 
     Args:
         images: Encoded images.
-        order: Which images come in which batch.
+        sampler: Which images come in which batch.
         views: Recipes of the views.
         seed: Seed of the views.
         epoch: The pipeline's first epoch.
@@ -48,13 +48,13 @@ class Source:
     def __init__(
         self,
         images: Images,
-        order: TrainingOrder | ValidationOrder,
+        sampler: TrainingSampler | ValidationSampler,
         views: Sequence[View],
         seed: int,
         epoch: int,
         start: int,
     ):
-        self.images, self.order, self.views, self.seed = images, order, tuple(views), seed
+        self.images, self.sampler, self.views, self.seed = images, sampler, tuple(views), seed
         self.epoch, self.start = epoch, start
         self._epoch_idx, self._batches = -1, list[np.ndarray]()
         self._process = os.getpid()
@@ -71,7 +71,7 @@ class Source:
         epoch = self.epoch + info.epoch_idx
         if self._epoch_idx != info.epoch_idx:
             self._epoch_idx = info.epoch_idx
-            self._batches = self.order.batches(epoch, self.start if info.epoch_idx == 0 else 0)
+            self._batches = self.sampler.batches(epoch, self.start if info.epoch_idx == 0 else 0)
         if info.iteration >= len(self._batches):
             raise StopIteration
         indices = self._batches[info.iteration].tolist()
@@ -92,9 +92,9 @@ class Source:
 
 
 def _become_reader(parent: int) -> None:
-    """In a reading process: leave Slurm's signals, which every process of a job gets, to the training.
+    """In a reader process: ignore Slurm's signals, which every process of a job gets, and leave them to the training.
 
-    It may want more batches before it stops. DALI itself ends readers with SIGTERM, so they do end a little later.
+    The training may need more batches before it stops. DALI ends its readers with SIGTERM, so they end a little later.
     """
     end_with_parent(parent)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
@@ -105,7 +105,7 @@ class DaliLoader(Loader):
     """Batches out of a DALI pipeline.
 
     Args:
-        order: Which images come in which batch.
+        sampler: Which images come in which batch.
         images: Encoded images.
         views: Recipes of the views.
         seed: Seed of the views.
@@ -115,7 +115,7 @@ class DaliLoader(Loader):
 
     def __init__(
         self,
-        order: TrainingOrder | ValidationOrder,
+        sampler: TrainingSampler | ValidationSampler,
         images: Images,
         views: Sequence[View],
         *,
@@ -123,8 +123,8 @@ class DaliLoader(Loader):
         workers: int,
         device: torch.device,
     ):
-        super().__init__(order)
-        self._source = partial(Source, images, order, views, seed)
+        super().__init__(sampler)
+        self._source = partial(Source, images, sampler, views, seed)
         self._images = images
         self._views, self._workers, self._device = tuple(views), workers, device
         self._names = [f"view{number}" for number in range(len(views))]
@@ -134,7 +134,7 @@ class DaliLoader(Loader):
     def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
         if self._iterator is None or self._next != (epoch, start):
             self._iterator = self._build(epoch, start)
-        # Whoever leaves an epoch in the middle leaves a pipeline that has read on.
+        # If the caller stops in the middle of an epoch, the pipeline has already read further.
         self._next = None
         try:
             for (outputs,) in self._iterator:
@@ -147,19 +147,19 @@ class DaliLoader(Loader):
         self._next = (epoch + 1, 0)
 
     def _name_unreadable(self, epoch: int) -> None:
-        """DALI does not say which image it failed at: look for the first, from here to where it had read on to.
+        """Find the first unreadable image among the batches that DALI may have read: its error does not name one.
 
         Raises:
             UserError: There is one.
         """
-        for indices in self.order.batches(epoch, self.batch)[:_READ_ON]:
+        for indices in self.sampler.batches(epoch, self.batch)[:_READ_ON]:
             for index in indices.tolist():
                 decode_rgb(self._images.read(index), self._images.keys[index])
 
     def _build(self, epoch: int, start: int) -> DALIGenericIterator:
         gpu = self._device.type == "cuda"
         pipeline = Pipeline(
-            batch_size=self.order.batch,
+            batch_size=self.sampler.batch,
             num_threads=max(1, self._workers),
             device_id=(self._device.index or 0) if gpu else None,
             py_num_workers=max(1, self._workers // 4),

@@ -1,14 +1,14 @@
-"""A loader for training or validation by the name of its backend."""
+"""Builds a loader for training or validation, by the name of its backend."""
 
 from collections.abc import Sequence
 
 import torch
 
 from slimclr.config import Backend
-from slimclr.data.loading.loader import Loader
-from slimclr.data.loading.orders import TrainingOrder, ValidationOrder
+from slimclr.data.loading.base import Loader
+from slimclr.data.loading.samplers import TrainingSampler, ValidationSampler
 from slimclr.data.loading.torchvision import TorchvisionLoader, Views
-from slimclr.data.stores.images import Images
+from slimclr.data.stores.base import Images
 from slimclr.data.views.recipes import View, training_views, validation_view
 from slimclr.errors import UserError
 
@@ -26,7 +26,7 @@ def training_loader(
     seed: int,
     workers: int,
     rank: int = 0,
-    world: int = 1,
+    world_size: int = 1,
     backend: Backend = "torchvision",
     device: torch.device = CPU,
 ) -> Loader:
@@ -42,7 +42,7 @@ def training_loader(
         seed: Seed of order and views.
         workers: Worker processes, or DALI's threads; 0 loads in this process.
         rank: This process.
-        world: Number of processes.
+        world_size: Number of processes.
         backend: "torchvision": Pillow's operations, as published; "torchvision_tensor": the same on tensors; "dali":
             DALI on the CPU; "dali_gpu": DALI with decoding and views on the GPU.
         device: For dali_gpu, the GPU.
@@ -51,9 +51,9 @@ def training_loader(
         UserError: There are fewer images than one total batch, or DALI is missing.
         ValueError: Unknown recipe.
     """
-    order = TrainingOrder(len(images), total_batch, batch, seed, rank, world)
+    sampler = TrainingSampler(len(images), total_batch, batch, seed, rank, world_size)
     views = training_views(recipe, image_size=image_size, widths=widths)
-    return _loader(order, images, views, seed=seed, workers=workers, backend=backend, device=device)
+    return _loader(sampler, images, views, seed=seed, workers=workers, backend=backend, device=device)
 
 
 def validation_loader(
@@ -64,7 +64,7 @@ def validation_loader(
     batch: int,
     workers: int,
     rank: int = 0,
-    world: int = 1,
+    world_size: int = 1,
     recipe: str = "val",
     backend: Backend = "torchvision",
     device: torch.device = CPU,
@@ -77,21 +77,21 @@ def validation_loader(
         resize: Length of the shorter side before the centre crop.
         image_size: Side of the crop.
         batch: Images of one batch.
-        workers: As for `training_loader`; so are rank, world, backend and device.
+        workers: As for `training_loader`; so are rank, world_size, backend and device.
         rank: This process.
-        world: Number of processes.
+        world_size: Number of processes.
         recipe: A name under `validation` in `views.yaml`.
         backend: How the view is computed.
         device: For dali_gpu, the GPU.
         chosen: Only these images.
     """
-    order = ValidationOrder(tuple(range(len(images)) if chosen is None else chosen), batch, rank, world)
+    sampler = ValidationSampler(tuple(range(len(images)) if chosen is None else chosen), batch, rank, world_size)
     view = validation_view(recipe, resize=resize, image_size=image_size)
-    return _loader(order, images, [view], seed=0, workers=workers, backend=backend, device=device)
+    return _loader(sampler, images, [view], seed=0, workers=workers, backend=backend, device=device)
 
 
 def _loader(
-    order: TrainingOrder | ValidationOrder,
+    sampler: TrainingSampler | ValidationSampler,
     images: Images,
     views: Sequence[View],
     *,
@@ -102,7 +102,7 @@ def _loader(
 ) -> Loader:
     if not backend.startswith("dali"):
         data = Views(images, views, seed=seed, tensors=backend == "torchvision_tensor")
-        return TorchvisionLoader(order, data, workers=workers, pin=device.type == "cuda")
+        return TorchvisionLoader(sampler, data, workers=workers, pin=device.type == "cuda")
     try:
         from slimclr.data.loading.dali import DaliLoader
     except ImportError as error:
@@ -112,4 +112,4 @@ def _loader(
     if backend == "dali_gpu" and device.type != "cuda":
         raise UserError("loader dali_gpu: needs a GPU; use dali")
     where = device if backend == "dali_gpu" else CPU
-    return DaliLoader(order, images, views, seed=seed, workers=workers, device=where)
+    return DaliLoader(sampler, images, views, seed=seed, workers=workers, device=where)

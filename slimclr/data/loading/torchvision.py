@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from slimclr.data.images.decode import decode_rgb
-from slimclr.data.loading.loader import Batch, Loader
-from slimclr.data.loading.orders import TrainingOrder, ValidationOrder
-from slimclr.data.stores.images import Images
+from slimclr.data.loading.base import Batch, Loader
+from slimclr.data.loading.samplers import TrainingSampler, ValidationSampler
+from slimclr.data.stores.base import Images
 from slimclr.data.views.apply import apply_torchvision
 from slimclr.data.views.draw import draw, view_rng
 from slimclr.data.views.recipes import View
@@ -47,17 +47,17 @@ class Views(Dataset):
         return views, int(self.images.labels[index])
 
 
-class _Items(Sampler[list[tuple[int, int]]]):
-    """(epoch, index) of every image of a batch, from where its loader stands."""
+class _BatchSampler(Sampler[list[tuple[int, int]]]):
+    """Batch sampler of torch's DataLoader: (epoch, index) of every image of a batch, from the loader's position."""
 
-    def __init__(self, order: TrainingOrder | ValidationOrder):
-        self.order, self.epoch, self.start = order, 0, 0
+    def __init__(self, sampler: TrainingSampler | ValidationSampler):
+        self.sampler, self.epoch, self.start = sampler, 0, 0
 
     def __len__(self) -> int:
-        return len(self.order) - self.start
+        return len(self.sampler) - self.start
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for batch in self.order.batches(self.epoch, self.start):
+        for batch in self.sampler.batches(self.epoch, self.start):
             yield [(self.epoch, index) for index in batch.tolist()]
 
 
@@ -65,23 +65,23 @@ class TorchvisionLoader(Loader):
     """Batches out of torch's DataLoader, whose workers stay from epoch to epoch.
 
     Args:
-        order: Which images come in which batch.
+        sampler: Which images come in which batch.
         data: Their views.
         workers: Worker processes; 0 loads in this one.
-        pin: Copy batches into pinned memory, which wants a context on a GPU.
+        pin: Copy batches into pinned memory, which needs a CUDA context.
     """
 
-    def __init__(self, order: TrainingOrder | ValidationOrder, data: Dataset, *, workers: int, pin: bool = False):
-        super().__init__(order)
-        self._items = _Items(order)
+    def __init__(self, sampler: TrainingSampler | ValidationSampler, data: Dataset, *, workers: int, pin: bool = False):
+        super().__init__(sampler)
+        self._batch_sampler = _BatchSampler(sampler)
         self._loader: DataLoader = DataLoader(
             data,
-            batch_sampler=self._items,
+            batch_sampler=self._batch_sampler,
             num_workers=workers,
             pin_memory=pin,
             persistent_workers=workers > 0,
         )
 
     def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
-        self._items.epoch, self._items.start = epoch, start
+        self._batch_sampler.epoch, self._batch_sampler.start = epoch, start
         yield from self._loader

@@ -1,4 +1,4 @@
-"""Where images lie: folders, LMDB, RecordIO; CIFAR-10 into LMDB; copies on a node's own disk."""
+"""Data stores: folders, LMDB and RecordIO, how they are written, verified, and copied to a node's own disk."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ def open_images(path: Path | str) -> "FolderImages | LMDBImages | RecordImages":
     """Open a data set: an LMDB (`*.lmdb`), RecordIO files (`*.rec`) or a folder of one folder per class.
 
     Raises:
-        UserError: Nothing there, or none of the three.
+        UserError: The path does not exist, or is none of the three.
     """
     path = Path(path)
     if not path.exists():

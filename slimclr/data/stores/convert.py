@@ -12,7 +12,7 @@ from slimclr.data.space import check_space
 from slimclr.data.stores.lmdb import Entry, part_path
 from slimclr.data.stores.lmdb_writer import INITIAL_MAP_SIZE, LMDBWriter
 from slimclr.errors import UserError
-from slimclr.lock import alone
+from slimclr.lock import exclusive_lock
 from slimclr.progress import progress
 
 _READ_AHEAD_BYTES, _READ_AHEAD_FILES, _READERS = 1 << 25, 64, 4
@@ -37,7 +37,7 @@ def write_lmdb(folder: Path, manifest: Path, out: Path, *, map_size: int = INITI
         return ((row.key, row.bytes, row.sha1) for row in rows)
 
     lock = out.with_name(f".{out.name}.lock")
-    with alone(lock):
+    with exclusive_lock(lock):
         part = part_path(out)
         written = part.stat().st_blocks * 512 if part.exists() else 0
         check_space(out.parent, sum(size + 4096 for _, size, _ in entries()) - written)

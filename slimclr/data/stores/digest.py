@@ -1,8 +1,8 @@
-"""What a data set holds as one SHA-256: what was trained belongs to its images, wherever these lie.
+"""The content of a data set as one SHA-256, by which checkpoints and results know their data, whatever its path.
 
-An LMDB has its digest with it, over the images' keys, sizes and SHA-1; a folder's manifest has the same to say, so that
-a folder and the LMDB made of it are one data set. Where nothing is recorded, it takes the names, classes and sizes of
-all images and the content of some: reading every byte would take an hour at each start.
+An LMDB stores its digest, over the images' keys, sizes and SHA-1. A folder's manifest gives the same digest, so that a
+folder and the LMDB made from it count as the same data set. Without either, the digest is over the names, classes and
+sizes of all images and the content of some: reading every byte would take an hour at each start.
 """
 
 import hashlib
@@ -20,18 +20,18 @@ from slimclr.errors import UserError
 
 # Images whose content is read, evenly spread.
 _LOOKED_AT = 1000
-# A network disk answers one question at a time slowly, but many at once.
+# A network disk has a long latency, but serves many requests in parallel.
 _THREADS = 16
 
 
 def images_digest(images: FolderImages | LMDBImages | RecordImages) -> str:
-    """SHA-256 of what a data set holds, in hexadecimal; the same wherever it lies.
+    """SHA-256 of a data set's content, in hexadecimal; it does not depend on the path.
 
     Args:
-        images: What `slimclr.data.stores.open_images` gave.
+        images: What `slimclr.data.stores.open_images` returned.
 
     Raises:
-        UserError: An image that is looked at cannot be read.
+        UserError: An image whose content is read is not readable.
     """
     if isinstance(images, LMDBImages):
         return images.digest
@@ -52,7 +52,7 @@ def images_digest(images: FolderImages | LMDBImages | RecordImages) -> str:
 
 
 def looked_at(count: int) -> list[int]:
-    """Which of so many images have their content read."""
+    """Indices of the images whose content is read, out of `count`."""
     return np.unique(np.linspace(0, count - 1, _LOOKED_AT, dtype=np.int64)).tolist() if count else []
 
 
@@ -82,7 +82,7 @@ def _size(path: Path) -> int:
 
 
 def _recorded(images: FolderImages) -> str | None:
-    """The digest that a folder's manifest gives; None without one, or when it does not describe the images there."""
+    """The digest from a folder's manifest; None if there is none or it does not describe the images."""
     path = images.root / MANIFEST
     if not path.is_file():
         return None
@@ -99,7 +99,7 @@ def _recorded(images: FolderImages) -> str | None:
             digest.update(entry_line((row.key, row.bytes, row.sha1)))
             if index in some:
                 sums[index] = row.sha1
-    except UserError:  # a damaged one says nothing, and training needs none
+    except UserError:  # damaged; training does not need a manifest
         return None
     return digest.hexdigest() if _as_recorded(images, sums) else None
 

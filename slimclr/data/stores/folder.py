@@ -1,4 +1,4 @@
-"""A data set as a folder of one folder per class."""
+"""A data set as a folder with one subfolder per class."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A data set as one LMDB file, which a cluster's file system likes better than a million small files.
+"""A data set as one LMDB file: cluster file systems are slow with a million small files.
 
 Layout (one file, no lock file):
     b"00000000", b"00000001", ...  the images' bytes, unchanged, sorted by class and file name
@@ -8,8 +8,8 @@ Layout (one file, no lock file):
                                    "digest": SHA-256 over keys, sizes and sums}
     b"sums"                        SHA-1 of every image, 20 bytes each
 
-It grows under `<name>.part` and is renamed when it is whole. Until then b"!unfinished" says how many images are in it
-and what their digest is, in the same transaction as the images themselves.
+It is written as `<name>.part` and renamed when it is complete. Until then the entry b"!unfinished" holds the number of
+images and their digest, written in the same transaction as the images.
 """
 
 import json
@@ -37,19 +37,19 @@ Entry = tuple[str, int, str]
 
 
 def part_path(out: Path) -> Path:
-    """Where a database grows until it is whole."""
+    """The path of a database until it is complete."""
     return out.with_name(f"{out.name}.part")
 
 
 class LMDBImages:
-    """Encoded images out of an LMDB file; the same interface as `slimclr.data.stores.folder.FolderImages`.
+    """Encoded images from an LMDB file (interface: `slimclr.data.stores.base.Images`).
 
     The database is opened in each process when it first reads, so the object may be forked, or pickled for workers
     that are spawned.
 
     Attributes:
         classes: Names of the classes; the label is the rank.
-        digest: SHA-256 over keys, sizes and check sums of the images, in hexadecimal: what the data set holds.
+        digest: SHA-256 over keys, sizes and SHA-1 of the images, in hexadecimal.
         keys: `<class>/<file name>` of every image.
         labels: int64, (images,).
 
@@ -117,7 +117,7 @@ class LMDBImages:
         return self._take(name, bytes)
 
     def _take(self, name: bytes, take: Callable[[memoryview], T]) -> T:
-        """What `take` makes of an entry while it lies in the memory map."""
+        """Apply `take` to an entry inside the memory map."""
         import lmdb
 
         try:
@@ -171,7 +171,7 @@ def _handle(path: Path) -> _Handle:
 
 
 def entry_line(entry: Entry) -> bytes:
-    """What an image adds to a data set's digest."""
+    """The bytes that an image adds to a data set's digest."""
     key, size, checksum = entry
     return f"{key}\n{size} {checksum}\n".encode()
 

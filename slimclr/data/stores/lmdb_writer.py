@@ -1,4 +1,4 @@
-"""Writing an LMDB: in commits that a killed run goes on from."""
+"""Writes an LMDB in commits, from the last of which a killed run continues."""
 
 import errno
 import json
@@ -22,7 +22,7 @@ from slimclr.files import fsync
 
 INITIAL_MAP_SIZE = 1 << 30
 
-# Small, so that the disk always has something to write; with half of it, a fast disk spends its time on flushes.
+# Small, so that the disk is never idle; at half the size, a fast disk spends its time on flushes.
 _COMMIT_EVERY_BYTES = 1 << 23
 
 # Room in the map for what a commit itself writes: the state, changed pages of the tree, the free list.
@@ -30,7 +30,7 @@ _RESERVE = 1 << 20
 
 
 class LMDBWriter:
-    """Writes a database; begins where a killed run stopped, if its images are the first ones of this data set.
+    """Writes a database; continues after the last commit of a killed run, if its images belong to this data set.
 
     Every commit waits for the disk, so that the unfinished file is a valid database after a crash of the machine, too.
     A thread does the writing and the waiting, one commit at a time, while the caller reads on.
@@ -41,8 +41,8 @@ class LMDBWriter:
 
     Args:
         out: The database, one file.
-        known: The first images of the data set, in its order, as far as they are known: what an unfinished file holds
-            is compared with them, and one that holds anything else is begun again.
+        known: The known first images of the data set, in its order. An unfinished file whose images differ from them
+            is discarded.
         map_size: Bytes of address space to begin with; doubled as often as needed.
 
     Raises:
@@ -98,7 +98,7 @@ class LMDBWriter:
         self._note(entry)
 
     def commit(self) -> None:
-        """Get what was added onto the disk."""
+        """Write all added images to disk."""
         self._commit()
         self._commit_before.result()
 

@@ -26,13 +26,13 @@ _WORD = struct.Struct("<I")
 _PART = len(MAGIC) + _WORD.size
 _LENGTH_BITS = 29
 _HEADER = struct.Struct("<IfQQ")
-# Opening looks at so many records; looking at every one of 1.3 million would take a network disk many minutes.
+# Records that are checked on opening; checking all 1.3 million would take a network disk many minutes.
 _LOOKED_AT = 1000
 _AGAIN = "write the RecordIO files again"
 
 
 class RecordImages:
-    """Encoded images out of RecordIO files; the same interface as `slimclr.data.stores.folder.FolderImages`.
+    """Encoded images from RecordIO files (interface: `slimclr.data.stores.base.Images`).
 
     The file is opened in each process when it first reads, so the object may be forked, or pickled for workers that are
     spawned. Opening checks that the three files belong together; reading checks the record itself.

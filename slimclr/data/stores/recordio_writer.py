@@ -23,7 +23,7 @@ from slimclr.machine import end_with_parent
 from slimclr.progress import progress
 
 if TYPE_CHECKING:
-    from slimclr.data.stores.images import Images
+    from slimclr.data.stores.base import Images
 
 # Images that a process prepares at a time.
 _BATCH = 16

@@ -1,13 +1,13 @@
-"""A copy of an LMDB on node-local scratch, shared by the processes and jobs of a node, gone when the last one ends.
+"""A copy of an LMDB on node-local scratch, shared by the processes and jobs of a node; the last one removes it.
 
 In the scratch folder, for a database whose images have the digest <d>:
 
-    slimclr-<user id>/<name>-<d>.lmdb        a whole and checked copy
-    slimclr-<user id>/<name>-<d>.part.lmdb   one that is being made or checked, or was left by a crash
-    slimclr-<user id>/<name>-<d>.lock        exclusive to who makes, checks or removes the copy, shared by who reads it
+    slimclr-<user id>/<name>-<d>.lmdb        a complete, verified copy
+    slimclr-<user id>/<name>-<d>.part.lmdb   a copy that is being written or verified, or was left by a crash
+    slimclr-<user id>/<name>-<d>.lock        locked exclusively to write, verify or remove the copy, shared to read it
 
-The kernel frees a lock when its process ends, however it ends. So a copy whose lock can be had exclusively is in
-nobody's use: the last reader removes it, and after a crash the next job checks it and uses it, or removes it.
+The kernel frees a lock when its process ends, also after a crash. So a copy whose lock can be taken exclusively is not
+in use: the last reader removes it, and after a crash the next job verifies it and uses it, or removes it.
 """
 
 import errno
@@ -85,10 +85,10 @@ def scratch_folder(scratch: str) -> Path:
 
 
 def _share(path: Path, copy: Path, descriptor: int) -> bool:
-    """Get hold of a checked copy, making it when there is none.
+    """Take the shared lock of a verified copy, which is made first if there is none.
 
     Returns:
-        Whether the copy is there, and the shared lock held; False when there is no room for it.
+        Whether the copy exists and its shared lock is held; False if there is no room for it.
     """
     while True:
         if _exclusive(descriptor):
@@ -97,7 +97,7 @@ def _share(path: Path, copy: Path, descriptor: int) -> bool:
                 return False
         elif _first_of_job():
             _say(f"{copy}: another process copies or uses it; sharing it")
-        # Waits for who makes it. To go from the exclusive to the shared lock is not one step: hence the loop.
+        # Waits for the process that makes it. Changing the exclusive into a shared lock is not atomic: hence the loop.
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         if copy.exists():
             return True
@@ -190,7 +190,7 @@ def _remove_unused(folder: Path, *, keep: Path) -> None:
 
 
 def _remove(copy: Path) -> None:
-    """Free the space. The lock file stays: who waits for it holds this very file."""
+    """Free the space. The lock file stays: waiting processes have it open."""
     for file in (copy, _part(copy)):
         file.unlink(missing_ok=True)
 
@@ -213,7 +213,7 @@ def _exclusive(descriptor: int) -> bool:
 
 
 def _first_of_job() -> bool:
-    """Whether this is the process of its job on this node that speaks for the others."""
+    """Whether this is local rank 0, which prints for the other processes of its job on this node."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 

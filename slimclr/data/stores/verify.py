@@ -1,4 +1,4 @@
-"""Whether a data set is whole and what its manifest says."""
+"""Compares a data set with its manifest."""
 
 import hashlib
 from array import array
@@ -21,7 +21,7 @@ def verify(path: Path, *, manifest: Path | None = None, content: bool = False) -
 
     Args:
         path: An LMDB, RecordIO files or a folder of one folder per class.
-        manifest: What it must hold; None takes a folder's own, and what an LMDB says of itself.
+        manifest: What it must hold; None: a folder's own manifest, or an LMDB's own tables.
         content: Compare the SHA-1 of every image, too.
 
     Returns:
@@ -77,7 +77,7 @@ def _look(
 
 
 def _from_manifest(manifest: Path, path: Path, images: Any) -> dict[str, Any]:
-    """What `LMDBImages.tables` gives; keys, which are at hand, are compared before any image is read."""
+    """The manifest in the form of `LMDBImages.tables`; the keys are compared here, before any image is read."""
     rows = Manifest(manifest)
     if len(images) != len(rows):
         raise UserError(

@@ -1,1 +1,1 @@
-"""Views of photos: recipes, the random numbers of a view, and three interpreters (Pillow, tensors, DALI)."""
+"""Augmentation: recipes of views, their random numbers, and three implementations (Pillow, tensors, DALI)."""

@@ -1,4 +1,4 @@
-"""Make a drawn view with torchvision: crop, colours and normalisation."""
+"""Computes a drawn view with torchvision: crop, colours and normalisation."""
 
 import torch
 from PIL import Image
@@ -16,7 +16,7 @@ def apply_torchvision(view: View, drawn: Drawn, image: Image.Image | Tensor) -> 
 
     Args:
         view: The recipe of the view.
-        drawn: What chance has decided.
+        drawn: Its random numbers.
         image: The whole image, mode RGB, or uint8 (3, height, width). A PIL image goes through the operations of the
             published recipes, with their rounding to whole values in between; a tensor goes the faster way, without.
 

@@ -1,4 +1,4 @@
-"""The DALI interpreter of the views: the same pictures as torchvision's, computed by DALI on the CPU or a GPU.
+"""The DALI implementation of the views: the same images as torchvision's, computed on the CPU or a GPU.
 
 `pack` turns drawn views into one array that an external source feeds into the pipeline; `build` turns recipes into the
 pipeline's operations. Only this module and `loading.dali` import DALI.
@@ -99,7 +99,7 @@ def build(views: Sequence[View], encoded: Any, packed: Sequence[Any], *, device:
 
 @cache
 def _tell_slow() -> None:
-    """Say, once per process, that the fast path is missing."""
+    """Print, once per process, that the fast path is missing."""
     print(
         "loader dali: numba is missing, so DALI's own operators make the views, more slowly than Pillow would; "
         "install numba (make .venvs/train), or use loader torchvision_tensor",
@@ -110,7 +110,7 @@ def _tell_slow() -> None:
 
 def _view(view: View, image: Any, numbers: Any, device: Device) -> Any:
     def near(values: Any) -> Any:
-        """Numbers that are computed with go where the images are; those that steer an operation stay on the CPU."""
+        """Move numbers to the images' device; arguments of an operation stay on the CPU instead."""
         return values.gpu() if device == "mixed" else values
 
     image = _crop(view, image, numbers)
@@ -182,7 +182,7 @@ def _affine(colours: Sequence[tuple[Colour, float]]) -> np.ndarray:
 
 
 def _mix(image: Any, affine: Any, near: Callable[[Any], Any]) -> Any:
-    """Carry out what `_affine` returns."""
+    """Apply what `_affine` returns."""
     pixel, mean = fn.reshape(affine[0:9], shape=[3, 3]), fn.reshape(affine[9:18], shape=[3, 3])
     shift = fn.reductions.sum(near(mean) * fn.reductions.mean(image, axes=(0, 1)), axes=1)
     return dali_math.clamp(fn.coord_transform(image, M=pixel) + shift, 0.0, 255.0)

@@ -1,7 +1,7 @@
 """The random numbers of one view of one image.
 
-They are drawn here, once, as plain numbers (`draw` -> `Drawn`); the interpreters (`pillow`, `tensor`, `dali`) only
-carry them out. So an image's view depends on (seed, epoch, image, view) alone: not on the loader, its workers, or a
+They are drawn here as plain numbers (`draw` -> `Drawn`); the implementations (`pillow`, `tensor`, `dali`) only apply
+them. So an image's view depends on (seed, epoch, image, view) alone: not on the loader, its workers, or a
 resume.
 """
 
@@ -32,7 +32,7 @@ JITTERS: tuple[Colour, ...] = ("brightness", "contrast", "saturation", "hue")
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """All that chance has decided about one view of one image.
+    """The random numbers of one view of one image.
 
     Attributes:
         top: First row of the box that is cropped; a padded crop's may lie outside the image, as may its column.

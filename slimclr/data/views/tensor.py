@@ -1,4 +1,4 @@
-"""Views on tensors: the same in few passes over memory, without rounding in between."""
+"""Views on tensors: as with Pillow, in fewer passes over memory and without rounding in between."""
 
 import math
 
@@ -33,7 +33,7 @@ def decode_tensor(data: bytes, key: str = "image") -> Tensor:
 
 
 def tensor_colours(drawn: Drawn, image: Tensor) -> Tensor:
-    """The same on a uint8 tensor, in few passes over memory and without rounding in between."""
+    """As `slimclr.data.views.pillow.pillow_colours`, on a uint8 tensor and without rounding in between."""
     values = image.to(torch.float32, memory_format=torch.contiguous_format)
     for name, factor in drawn.colours:
         if name == "hue":

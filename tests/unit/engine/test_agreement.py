@@ -6,36 +6,36 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from slimclr.engine.agreement import Agreement, Wishes
-from slimclr.engine.distributed import Processes, leave
+from slimclr.engine.agreement import Agreement, Flags
+from slimclr.engine.distributed import Process, leave
 
 CPU = torch.device("cpu")
-STOP, SAVE, NOT_FINITE = Wishes(stop=True), Wishes(save=True), Wishes(not_finite=True)
-NONE = Wishes()
+STOP, SAVE, NOT_FINITE = Flags(stop=True), Flags(save=True), Flags(not_finite=True)
+NONE = Flags()
 
 
-def test_a_process_alone_meets_its_own_wishes_at_once_and_settles_first():
-    agreement, settled = Agreement(Processes(0, 1, CPU)), []
+def test_a_single_process_acts_at_once_and_finishes_the_finite_check_first():
+    agreement, checked = Agreement(Process(0, 1, CPU)), []
 
-    def settle(found=False):
-        settled.append(found)
+    def check_pending(found=False):
+        checked.append(found)
         return found
 
-    assert agreement.agree(NONE, wait=False, settle=settle) == NONE
-    assert settled == []
-    assert agreement.agree(STOP, wait=False, settle=settle) == STOP
-    assert agreement.agree(SAVE, wait=False, settle=lambda: settle(True)) == SAVE | NOT_FINITE
-    assert agreement.agree(NONE, wait=True, settle=lambda: settle(True)) == NOT_FINITE
-    assert settled == [False, True, True]
+    assert agreement.all_reduce(NONE, wait=False, check_pending=check_pending) == NONE
+    assert checked == []
+    assert agreement.all_reduce(STOP, wait=False, check_pending=check_pending) == STOP
+    assert agreement.all_reduce(SAVE, wait=False, check_pending=lambda: check_pending(True)) == SAVE | NOT_FINITE
+    assert agreement.all_reduce(NONE, wait=True, check_pending=lambda: check_pending(True)) == NOT_FINITE
+    assert checked == [False, True, True]
     assert agreement.broadcast("a") == "a"
     assert agreement.gather("a") == ["a"]
 
 
-# (wishes of process 0, of process 1, wait, what settling tells process 1) and what both agree on, step by step.
+# (flags of process 0, of process 1, wait, whether process 1 then finds a number that is not finite) and the result.
 STEPS = [
     (NONE, NONE, False, False, NONE),
     (NONE, STOP, False, False, NONE),
-    (SAVE, NONE, False, True, STOP | SAVE | NOT_FINITE),  # the last step's, and after settling this one's
+    (SAVE, NONE, False, True, STOP | SAVE | NOT_FINITE),  # the last step's, and after the check this one's
     (NONE, NONE, False, False, NONE),  # told at the step before, it is not told again
     (NOT_FINITE, NONE, False, False, NONE),
     (NONE, NONE, True, False, NOT_FINITE),
@@ -46,9 +46,11 @@ STEPS = [
 
 def agree_on_steps(rank, store, results):
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    agreement, agreed = Agreement(Processes(rank, 2, CPU)), []
-    for *wishes, wait, found, _ in STEPS:
-        agreed.append(agreement.agree(wishes[rank], wait=wait, settle=lambda found=found: found and rank == 1))
+    agreement, agreed = Agreement(Process(rank, 2, CPU)), []
+    for *flags, wait, found, _ in STEPS:
+        agreed.append(
+            agreement.all_reduce(flags[rank], wait=wait, check_pending=lambda found=found: found and rank == 1)
+        )
     results.put((rank, agreed, agreement.broadcast(("from", rank)), agreement.gather(rank)))
     del agreement
     leave()

@@ -28,7 +28,7 @@ class Run:
         numbers = self.check.numbers(torch.tensor([loss, loss, 0.5]), torch.tensor(abs(gradient)), scaled=False)
         self.check.step(self.optimizer, OFF)
         self.steps += 1
-        self.check.look(self.steps, numbers)
+        self.check.check(self.steps, numbers)
         return not torch.equal(before, self.module.weight)
 
 
@@ -43,7 +43,7 @@ def test_on_the_cpu_it_looks_at_once_and_nothing_moves_any_more(spoilt):
     assert not run.step()
     assert not run.step(loss=NAN)
     assert run.check.found.step == 2  # the first one
-    assert run.check.settle()
+    assert run.check.check_pending()
 
 
 @pytest.fixture
@@ -79,12 +79,12 @@ def test_numbers_of_a_gpu_are_looked_at_a_step_later(waits):
 def test_at_an_epochs_end_numbers_of_a_gpu_are_waited_for(waits):
     run = Run(later=True)
     run.step()
-    assert not run.check.settle()
+    assert not run.check.check_pending()
     run.step(gradient=NAN)
-    assert run.check.settle()
+    assert run.check.check_pending()
     assert waits == [1, 2]  # each once
     assert (run.check.found.step, run.check.found.gradients) == (2, ["weight"])
-    assert run.check.settle()
+    assert run.check.check_pending()
     assert waits == [1, 2]
 
 
@@ -105,7 +105,7 @@ def test_overflows_of_a_scaled_gradient_count_only_in_a_row():
 
 def test_a_scaled_loss_that_is_not_finite_is_no_overflow():
     run = Run()
-    run.check.look(1, run.check.numbers(torch.tensor([NAN]), torch.tensor(1.0), scaled=True))
+    run.check.check(1, run.check.numbers(torch.tensor([NAN]), torch.tensor(1.0), scaled=True))
     assert run.check.found.step == 1
 
 

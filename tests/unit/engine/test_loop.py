@@ -96,7 +96,7 @@ def test_a_loss_that_is_not_finite_moves_nothing_and_leaves_what_to_look_at(imag
     left = torch.load(path, weights_only=True)
     assert left["step"] == 2
     assert "backbone.conv1.weight" in left["not_finite_gradients"]
-    assert [batch.tolist() for batch in left["images"]] == [run.loader.order.batches(0)[1].tolist()]
+    assert [batch.tolist() for batch in left["images"]] == [run.loader.sampler.batches(0)[1].tolist()]
 
 
 def test_a_gradient_that_is_not_finite_stops_too(images, tmp_path):

@@ -13,9 +13,9 @@ import torch
 from slimclr.config import Pretrain
 from slimclr.engine.agreement import Agreement
 from slimclr.engine.checkpoints import CheckpointManager, list_checkpoints
-from slimclr.engine.folder import identity
 from slimclr.engine.preemption import Preempted
 from slimclr.engine.resume import checkpoint_to_resume, load_weights, read_checkpoint
+from slimclr.engine.run_folder import identity
 from slimclr.errors import UserError
 from slimclr.files import sha256
 from tests.helpers.small_run import METHODS, trainer
@@ -81,7 +81,7 @@ def test_states_of_the_generators_are_restored(images, tmp_path):
     torch.manual_seed(1)
     random.seed(1)
     resumed = trainer(images, tmp_path)
-    resumed._resume(Agreement(resumed.where))
+    resumed._resume(Agreement(resumed.process))
     assert (torch.rand(3).tolist(), random.random()) == wanted
 
 
@@ -137,7 +137,7 @@ def test_a_damaged_one_of_the_named_ones_step_is_replaced(images, tmp_path, caps
     newest.write_bytes(content[:-1])
     again = trainer(images, tmp_path)
     again.resume = tmp_path / "epoch_00002.pt"
-    again._resume(Agreement(again.where))  # and nothing after it
+    again._resume(Agreement(again.process))  # and nothing after it
     trainer(images, tmp_path).train()
     told = capsys.readouterr()
     assert told.out.count("going on after step 4 of") == 2
@@ -150,7 +150,7 @@ def test_named_and_killed_before_its_first_checkpoint_it_is_still_gone_on_from(i
     whole.train()
     again = trainer(images, tmp_path)
     again.resume = tmp_path / "epoch_00001.pt"
-    again._resume(Agreement(again.where))  # and nothing after it
+    again._resume(Agreement(again.process))  # and nothing after it
     capsys.readouterr()
     trainer(images, tmp_path).train()
     assert "going on after step 2 of 6" in capsys.readouterr().out

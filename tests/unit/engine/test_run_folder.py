@@ -10,7 +10,7 @@ import pytest
 from slimclr import lock
 from slimclr.config import Pretrain, dump
 from slimclr.engine.checkpoints import CheckpointManager
-from slimclr.engine.folder import finish, folder_of, identity, open_folder, refuse_other
+from slimclr.engine.run_folder import finish, folder_of, identity, open_folder, refuse_other
 from slimclr.errors import UserError
 
 RECIPE = {

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from slimclr.data.loading.loaders import training_loader, validation_loader
-from slimclr.data.loading.orders import TrainingOrder, ValidationOrder
+from slimclr.data.loading.samplers import TrainingSampler, ValidationSampler
 from slimclr.data.stores import open_images
 from slimclr.errors import UserError
 
@@ -32,17 +32,17 @@ def images(tmp_path_factory):
     return open_images(folder)
 
 
-def training(images, backend, *, workers=0, rank=0, world=1, recipe="mocov2"):
+def training(images, backend, *, workers=0, rank=0, world_size=1, recipe="mocov2"):
     return training_loader(
         images,
         recipe,
         image_size=32,
         total_batch=8,
-        batch=8 // world,
+        batch=8 // world_size,
         seed=3,
         workers=workers,
         rank=rank,
-        world=world,
+        world_size=world_size,
         backend=backend,
     )
 
@@ -51,44 +51,46 @@ def labels(loader):
     return [batch.tolist() for _, batch in loader]
 
 
-@pytest.mark.parametrize("world", [1, 2])
-def test_training_shows_every_image_at_most_once_an_epoch(world):
-    orders = [TrainingOrder(COUNT, 8, 8 // world, 3, rank, world) for rank in range(world)]
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_training_shows_every_image_at_most_once_an_epoch(world_size):
+    samplers = [TrainingSampler(COUNT, 8, 8 // world_size, 3, rank, world_size) for rank in range(world_size)]
     for epoch in (0, 1):
-        seen = np.concatenate([batch for order in orders for batch in order.batches(epoch)])
+        seen = np.concatenate([batch for sampler in samplers for batch in sampler.batches(epoch)])
         assert len(seen) == len(set(seen.tolist())) == 16  # the incomplete last batch is dropped
-    assert not np.array_equal(orders[0].batches(0)[0], orders[0].batches(1)[0])
-    assert np.array_equal(orders[0].batches(0)[0], TrainingOrder(COUNT, 8, 8 // world, 3, 0, world).batches(0)[0])
+    assert not np.array_equal(samplers[0].batches(0)[0], samplers[0].batches(1)[0])
+    assert np.array_equal(
+        samplers[0].batches(0)[0], TrainingSampler(COUNT, 8, 8 // world_size, 3, 0, world_size).batches(0)[0]
+    )
 
 
 def test_two_processes_see_what_one_would():
-    whole = TrainingOrder(COUNT, 8, 8, 3).batches(0)
-    halves = [TrainingOrder(COUNT, 8, 4, 3, rank, 2).batches(0) for rank in range(2)]
+    whole = TrainingSampler(COUNT, 8, 8, 3).batches(0)
+    halves = [TrainingSampler(COUNT, 8, 4, 3, rank, 2).batches(0) for rank in range(2)]
     for step, batch in enumerate(whole):
         assert sorted(batch) == sorted(np.concatenate([half[step] for half in halves]))
 
 
-@pytest.mark.parametrize("world", [1, 2, 3])
-def test_validation_shows_every_image_exactly_once(world):
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_validation_shows_every_image_exactly_once(world_size):
     seen = [
         index
-        for rank in range(world)
-        for batch in ValidationOrder(tuple(range(COUNT)), 4, rank, world).batches(0)
+        for rank in range(world_size)
+        for batch in ValidationSampler(tuple(range(COUNT)), 4, rank, world_size).batches(0)
         for index in batch
     ]
     assert sorted(seen) == list(range(COUNT))
 
 
-@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("world_size", [1, 2])
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_loader_goes_on_where_it_stopped(images, backend, workers, world):
-    for rank in range(world):
-        undisturbed = training(images, backend, workers=workers, rank=rank, world=world)
+def test_a_loader_goes_on_where_it_stopped(images, backend, workers, world_size):
+    for rank in range(world_size):
+        undisturbed = training(images, backend, workers=workers, rank=rank, world_size=world_size)
         whole = list(undisturbed) + list(undisturbed)  # two epochs
         assert undisturbed.state_dict() == {"epoch": 2, "batch": 0}
         for stop in range(4):
-            stopped = training(images, backend, workers=0, rank=rank, world=world)
+            stopped = training(images, backend, workers=0, rank=rank, world_size=world_size)
             taken = []
             while len(taken) < stop:
                 for batch in stopped:
@@ -96,7 +98,7 @@ def test_a_loader_goes_on_where_it_stopped(images, backend, workers, world):
                     if len(taken) == stop:
                         break
             state = stopped.state_dict()
-            resumed = training(images, backend, workers=workers, rank=rank, world=world)
+            resumed = training(images, backend, workers=workers, rank=rank, world_size=world_size)
             resumed.load_state_dict(state)
             while resumed.epoch < 2:
                 taken += list(resumed)
@@ -108,9 +110,9 @@ def test_a_loader_goes_on_where_it_stopped(images, backend, workers, world):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_validation_loaders_agree(images, backend):
-    def load(kind, workers, rank, world):
+    def load(kind, workers, rank, world_size):
         return validation_loader(
-            images, resize=40, image_size=32, batch=4, workers=workers, rank=rank, world=world, backend=kind
+            images, resize=40, image_size=32, batch=4, workers=workers, rank=rank, world_size=world_size, backend=kind
         )
 
     plain = {

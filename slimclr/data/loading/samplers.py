@@ -1,7 +1,6 @@
-"""Which images an epoch shows to which process, and in which order.
+"""Samplers: which images each process gets in an epoch, batch by batch.
 
-The order depends on (seed, epoch) alone: neither the loader, nor the number of its workers, nor an interruption changes
-what the network sees.
+The order depends on (seed, epoch) alone: it is the same for every loader and number of workers, and after a resume.
 """
 
 from dataclasses import dataclass
@@ -14,16 +13,16 @@ from slimclr.seeds import derived_seed
 
 
 @dataclass(frozen=True)
-class TrainingOrder:
-    """A process's share of the shuffled images; the incomplete last total batch is dropped, as published.
+class TrainingSampler:
+    """One process's share of the shuffled images; an incomplete last total batch is dropped, as published.
 
     Attributes:
         count: Images in all.
         total_batch: Images of one optimiser step over all processes.
         batch: Images of one batch of this process.
         seed: Seed of the order.
-        rank: This process.
-        world: Number of processes.
+        rank: Rank of this process.
+        world_size: Number of processes.
 
     Raises:
         UserError: There are fewer images than one total batch.
@@ -34,7 +33,7 @@ class TrainingOrder:
     batch: int
     seed: int
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
 
     def __post_init__(self) -> None:
         if self.count < self.total_batch:
@@ -42,30 +41,30 @@ class TrainingOrder:
 
     def __len__(self) -> int:
         """Batches of an epoch."""
-        return self.count // self.total_batch * self.total_batch // self.world // self.batch
+        return self.count // self.total_batch * self.total_batch // self.world_size // self.batch
 
     def batches(self, epoch: int, start: int = 0) -> list[np.ndarray]:
         """Indices of the images of each batch from `start` on."""
         generator = torch.Generator().manual_seed(derived_seed(self.seed, epoch, -1))
-        used = len(self) * self.batch * self.world
-        own = torch.randperm(self.count, generator=generator)[:used].numpy()[self.rank :: self.world]
+        used = len(self) * self.batch * self.world_size
+        own = torch.randperm(self.count, generator=generator)[:used].numpy()[self.rank :: self.world_size]
         return list(own.reshape(len(self), self.batch)[start:])
 
 
 @dataclass(frozen=True)
-class ValidationOrder:
+class ValidationSampler:
     """Every image exactly once over all processes, in order; the last batch may be smaller."""
 
     indices: tuple[int, ...]
     batch: int
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
 
     def __len__(self) -> int:
         """Batches of this process."""
-        return -(-len(self.indices[self.rank :: self.world]) // self.batch)
+        return -(-len(self.indices[self.rank :: self.world_size]) // self.batch)
 
     def batches(self, epoch: int, start: int = 0) -> list[np.ndarray]:
         """Indices of the images of each batch from `start` on; every epoch is the same."""
-        own = np.array(self.indices[self.rank :: self.world])
+        own = np.array(self.indices[self.rank :: self.world_size])
         return [own[at : at + self.batch] for at in range(start * self.batch, len(own), self.batch)]

@@ -1,8 +1,8 @@
 """The folder of a run's checkpoints: one for each recipe and its inputs, used by one process at a time.
 
-`checkpoints/<run>/<hash>/<part>/`, where <hash> begins that of the resolved recipe, without the keys that may change,
-and of the inputs' contents, and <part> tells seeds apart. `run.json` in it says what these are and whether the run
-finished. Inputs are name -> SHA-256 (`slimclr.data.digest`): where they lie does not count.
+It is `checkpoints/<run>/<hash>/<part>/`. <hash> is the start of a SHA-256 over the resolved recipe, without the keys
+that may change, and over the inputs' contents; <part> tells seeds apart. `run.json` in it holds recipe and inputs, and
+whether the run finished. Inputs are name -> SHA-256 (`slimclr.data.stores.digest`): their paths do not matter.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from slimclr.config import OPERATIONAL, Pretrain, Probe, decisive, dump
 from slimclr.engine.checkpoints import list_checkpoints
 from slimclr.errors import UserError
 from slimclr.files import write_json
-from slimclr.lock import alone
+from slimclr.lock import exclusive_lock
 
 # What does not decide which weights come out, and the number of epochs, which may grow.
 MAY_CHANGE = (*OPERATIONAL, "epochs", "gradients_every", "knn", "max_batch_per_gpu")
@@ -25,7 +25,7 @@ _RUN = "run.json"
 
 
 def folder_of(base: Path, recipe: Pretrain | Probe, part: str, inputs: Mapping[str, str]) -> Path:
-    """Where the checkpoints of a recipe and its inputs lie below a run's folder."""
+    """The folder for the checkpoints of a recipe and its inputs, below a run's folder."""
     fixed = {key: value for key, value in decisive(recipe).items() if key not in MAY_CHANGE}
     text = json.dumps({"recipe": fixed, "inputs": dict(inputs)}, sort_keys=True)
     return base / hashlib.sha256(text.encode()).hexdigest()[:12] / part
@@ -45,7 +45,7 @@ def open_folder(
         main: This is the process that writes.
 
     Raises:
-        UserError: Another process uses it, or checkpoints of another recipe or other inputs wait to be gone on with.
+        UserError: Another process uses it, or beside it is an unfinished run of another recipe or other inputs.
     """
     folder = folder_of(base, recipe, part, inputs)
     if not main:
@@ -53,7 +53,7 @@ def open_folder(
         return
     folder.mkdir(parents=True, exist_ok=True)
     busy = f"{folder}: the same run is being trained by another process; wait for it or end it"
-    with alone(folder / "lock", busy):
+    with exclusive_lock(folder / "lock", busy):
         _check(base, folder, dump(recipe), dict(inputs))
         for part_written in folder.glob("*.part*"):
             part_written.unlink()
@@ -61,12 +61,12 @@ def open_folder(
 
 
 def finish(folder: Path, recipe: Pretrain | Probe, inputs: Mapping[str, str]) -> None:
-    """Note that the run is finished: another recipe or other inputs may begin beside it."""
+    """Record that the run is finished, so that another recipe or other inputs may start beside it."""
     write_json(folder / _RUN, {"recipe": dump(recipe), "inputs": dict(inputs), "finished": True})
 
 
 def identity(stage: str, recipe: Pretrain | Probe, part: str, inputs: Mapping[str, str]) -> dict[str, Any]:
-    """What a checkpoint is one of: stage, recipe, inputs and what tells it apart from others of these."""
+    """What a checkpoint belongs to: stage, recipe, inputs and part. Resuming compares it."""
     return {"stage": stage, "part": part, "inputs": dict(inputs), "recipe": decisive(recipe)}
 
 
@@ -76,10 +76,10 @@ def refuse_other(path: Path, written: dict[str, Any], wanted: dict[str, Any]) ->
     Args:
         path: The checkpoint.
         written: The `identity` in it.
-        wanted: That of the run that is to go on from it.
+        wanted: The `identity` of the run that resumes.
 
     Raises:
-        UserError: It is of something else, with the difference.
+        UserError: They differ; the message has the difference.
     """
     if "inputs" in wanted and "inputs" not in written:
         raise UserError(
@@ -114,7 +114,7 @@ def _check(base: Path, folder: Path, recipe: dict[str, Any], inputs: dict[str, s
 
 
 def _check_neighbour(other: Path, run: dict[str, Any], recipe: dict[str, Any], inputs: dict[str, str]) -> None:
-    """Refuse to begin beside an unfinished run; say that a finished one of an earlier version is not gone on from."""
+    """Refuse to start beside an unfinished run; print that a finished one of an earlier version is not used."""
     changed, earlier = _difference(run["recipe"], recipe), "inputs" not in run
     if run["finished"]:
         if earlier and not changed:

@@ -1,4 +1,4 @@
-"""What every data set offers."""
+"""The interface of a data store: what `slimclr.data.stores.open_images` returns, whatever the format on disk."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Images(Protocol):
-    """Encoded images with labels, see `slimclr.data.stores.open_images`."""
+    """Encoded images with labels."""
 
     @property
     def keys(self) -> Sequence[str]:

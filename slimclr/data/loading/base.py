@@ -1,38 +1,38 @@
-"""What all loaders have in common: batches, from where the loader stands to the end of the epoch."""
+"""The base class of the loaders: batches from a resumable position to the end of the epoch."""
 
 import re
 from collections.abc import Iterator
 
 from torch import Tensor
 
-from slimclr.data.loading.orders import TrainingOrder, ValidationOrder
+from slimclr.data.loading.samplers import TrainingSampler, ValidationSampler
 from slimclr.errors import UserError
 
 Batch = tuple[list[Tensor], Tensor]
 
 
 class Loader:
-    """Batches of ([views of (batch, 3, h, w)], labels (batch,)), from where it stands to the end of the epoch.
+    """Batches of ([views of (batch, 3, h, w)], labels (batch,)), from the current position to the end of the epoch.
 
-    `state_dict()` says where it stands: after k batches of an epoch were taken, a loader that is given that state goes
-    on with batch k, whatever its backend and workers.
+    `state_dict()` is the position: after k batches of an epoch, a loader that loads this state continues with batch k,
+    whatever its backend and number of workers.
 
     Attributes:
-        order: Which images come in which batch.
-        epoch: The epoch that it stands in.
-        batch: The batch of that epoch that comes next.
+        sampler: Which images come in which batch.
+        epoch: The current epoch.
+        batch: The next batch of that epoch.
     """
 
-    def __init__(self, order: TrainingOrder | ValidationOrder):
-        self.order = order
+    def __init__(self, sampler: TrainingSampler | ValidationSampler):
+        self.sampler = sampler
         self.epoch = self.batch = 0
 
     def __len__(self) -> int:
         """Batches of a whole epoch."""
-        return len(self.order)
+        return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        """The rest of the epoch; then it stands at the beginning of the next one."""
+        """The rest of the epoch; the position is then the beginning of the next one."""
         batches = self._batches(self.epoch, self.batch)
         while (batch := _next(batches)) is not None:
             self.batch += 1
@@ -40,11 +40,11 @@ class Loader:
         self.epoch, self.batch = self.epoch + 1, 0
 
     def state_dict(self) -> dict[str, int]:
-        """Where it stands."""
+        """The position."""
         return {"epoch": self.epoch, "batch": self.batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Stand there."""
+        """Continue from a position."""
         self.epoch, self.batch = state["epoch"], state["batch"]
 
     def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
@@ -52,7 +52,7 @@ class Loader:
 
 
 def _next(batches: Iterator[Batch]) -> Batch | None:
-    """The next batch, if there is one; what a worker process says is wrong comes without the worker's traceback."""
+    """The next batch, or None at the end; a UserError of a worker process is raised without the worker's traceback."""
     try:
         return next(batches, None)
     except Exception as error:
