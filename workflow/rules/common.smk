@@ -36,8 +36,9 @@ def checked(function, *arguments, **named):
 
 
 for file in workflow.configfiles:
-    # Snakemake has read it, but takes the last of two equal keys without a word.
-    checked(read_yaml, Path(file))
+    # Snakemake has read it, but takes the last of two equal keys without a word. It reads JSON, too.
+    if Path(file).suffix != ".json":
+        checked(read_yaml, Path(file))
 CONFIG = checked(
     load_config,
     config,
