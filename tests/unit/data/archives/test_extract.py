@@ -342,7 +342,7 @@ def test_two_runs_at_a_time_are_refused(miniature, tmp_path, monkeypatch):
 
     monkeypatch.setattr(lock, "_PATIENCE_SECONDS", 0.1)
     with (
-        lock.alone(tmp_path / "train" / ".records" / "lock"),
+        lock.exclusive_lock(tmp_path / "train" / ".records" / "lock"),
         pytest.raises(UserError, match=r"another process is writing this data set"),
     ):
         extract_train(miniature.train, tmp_path / "train", expect="subset")
