@@ -410,7 +410,6 @@ def transfer(
         coco=coco,
         classes=check_coco(coco),
         checkpoints=checkpoints,
-        resume_from=None,
         seed=0,
         **settings,
     )
@@ -436,7 +435,7 @@ def transfer(
     began = time.perf_counter()
     evaluate(runner, annotations=annotation_file(coco, "val"))
     evaluation = (time.perf_counter() - began) / drawn_coco["coco_val"]
-    files = [path.stat().st_size for path in checkpoints.glob("epoch_*.pth")]
+    files = [path.stat().st_size for path in checkpoints.glob("step_*.pt")]
     gpu_memory = None
     if device == "cuda":
         import torch

@@ -3,7 +3,6 @@
 import copy
 import json
 import shutil
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -110,7 +109,6 @@ def _runner(weights: Path, coco: Path, folder: Path) -> Runner:
         coco=coco,
         classes=transfer.check_coco(coco),
         checkpoints=folder,
-        resume_from=None,
         **RECIPE,
     )
     return Runner.from_cfg(config)
@@ -135,6 +133,33 @@ def test_every_parameter_is_used_by_a_width_or_belongs_to_another(weights: Path)
         others = {id(tensor) for tensor in backbone.other_parameters(width)}
         assert others
         assert {name for name, tensor in names.items() if id(tensor) not in others} == set(used)
+
+
+def test_the_rest_of_an_epoch_is_the_same_however_it_is_read(weights: Path, coco: Path, tmp_path: Path) -> None:
+    """With and without workers, from its beginning and from the middle; others are flipped in another epoch."""
+    runner = _runner(weights, coco, tmp_path)
+
+    def read(epoch: int, first: int, workers: int) -> list[tuple[str, bool, torch.Tensor]]:
+        config = runner.cfg.train_dataloader | {"num_workers": workers, "persistent_workers": False, "batch_size": 2}
+        loader = runner.build_dataloader(config, seed=0)
+        loader.batch_sampler.begin(epoch, first)
+        return [
+            (sample.img_path, sample.flip, image)
+            for batch in loader
+            for sample, image in zip(batch["data_samples"], batch["inputs"], strict=True)
+        ]
+
+    np.random.seed(5)
+    before = np.random.get_state()[1].tolist()
+    whole = read(3, 0, 0)
+    assert np.random.get_state()[1].tolist() == before
+    for workers in (0, 2):
+        for (*ours, pixels), (*theirs, other) in zip(read(3, 1, workers), whole[2:], strict=True):
+            assert ours == theirs
+            assert torch.equal(pixels, other)
+    flips = [{path: flip for path, flip, _ in read(epoch, 0, 0)} for epoch in (3, 4)]
+    assert sorted(flips[0]) == sorted(flips[1])
+    assert flips[0] != flips[1]
 
 
 def test_joint_step_sums_the_gradients_of_the_widths(weights: Path, coco: Path, tmp_path: Path) -> None:
@@ -215,7 +240,6 @@ def test_the_model_is_mmdets_own_but_for_the_backbone() -> None:
         coco=Path("coco"),
         classes=[str(index) for index in range(80)],
         checkpoints=Path("work"),
-        resume_from=None,
         **{name: value for name, value in RECIPE.items() if name not in SIZES},
     )
     base = base_model()
@@ -223,21 +247,6 @@ def test_the_model_is_mmdets_own_but_for_the_backbone() -> None:
     for section in ("type", "backbone"):
         ours.pop(section), base.pop(section)
     assert ours.to_dict() == base
-
-
-def test_train_resume_and_change_of_recipe(weights: Path, coco: Path, tmp_path: Path) -> None:
-    paths = {"weights": weights, "coco": coco, "checkpoints": tmp_path / "work", "inputs": {"val_images": "a1"}}
-    first = transfer.run_transfer(**paths, **RECIPE)
-    assert set(first) == {"1.0", "0.5"}
-    assert all(set(values) == set(transfer.METRICS) for values in first.values())
-
-    saved = (tmp_path / "work/epoch_1.pth").stat().st_mtime_ns
-    assert transfer.run_transfer(**paths, **RECIPE) == first
-    assert (tmp_path / "work/epoch_1.pth").stat().st_mtime_ns == saved
-    with pytest.raises(UserError, match=r"another recipe or other data \(lr changed\)"):
-        transfer.run_transfer(**paths, **(RECIPE | {"lr": 0.5}))
-    with pytest.raises(UserError, match=r"another recipe or other data \(val_images changed\)"):
-        transfer.run_transfer(**paths | {"inputs": {"val_images": "b2"}}, **RECIPE)
 
 
 def _stage(weights: Path, coco: Path, folder: Path) -> dict:
@@ -249,11 +258,13 @@ def _stage(weights: Path, coco: Path, folder: Path) -> dict:
 
 
 def _checkpoints(folder: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in (folder / "work").glob("*/*/epoch_1.pth")}
+    return {path: path.stat().st_mtime_ns for path in (folder / "work").glob("*/*/step_*.pt")}
 
 
 def test_the_same_coco_in_another_place_is_not_trained_on_again(weights: Path, coco: Path, tmp_path: Path) -> None:
     metrics = _stage(weights, coco, tmp_path)
+    assert set(metrics["widths"]) == {"1.0", "0.5"}
+    assert all(set(values) == set(transfer.METRICS) for values in metrics["widths"].values())
     assert sorted(metrics["data_sha256"]) == ["train_annotations", "train_images", "val_annotations", "val_images"]
     before = _checkpoints(tmp_path)
     assert len(before) == 1
@@ -327,8 +338,7 @@ def test_what_the_check_passes_over_trains_and_evaluates(weights: Path, coco: Pa
                     del annotation["iscrowd"]
         content["images"].append(content["images"][0])
         path.write_text(json.dumps(content))
-    widths = transfer.run_transfer(weights=weights, coco=odd, inputs={}, checkpoints=tmp_path / "work", **RECIPE)
-    assert set(widths) == {"1.0", "0.5"}
+    assert set(_stage(weights, odd, tmp_path)["widths"]) == {"1.0", "0.5"}
 
 
 def test_both_splits_are_checked_before_anything_is_trained(weights: Path, coco: Path, tmp_path: Path) -> None:
@@ -336,19 +346,8 @@ def test_both_splits_are_checked_before_anything_is_trained(weights: Path, coco:
     shutil.copytree(coco, broken)
     (broken / "val2017/000000000002.jpg").write_bytes(b"<html>404</html>")
     with pytest.raises(UserError, match=r"000000000002\.jpg: not a readable image \(1 of 4 photos\)"):
-        transfer.run_transfer(weights=weights, coco=broken, inputs={}, checkpoints=tmp_path / "work", **RECIPE)
-    assert not list(tmp_path.rglob("*.pth"))
-
-
-def test_newest_checkpoint_skips_one_cut_short(tmp_path: Path) -> None:
-    assert transfer.newest_checkpoint(tmp_path / "none") is None
-    for epoch in (2, 10):
-        with zipfile.ZipFile(tmp_path / f"epoch_{epoch}.pth", "w") as archive:
-            archive.writestr("data", "x" * 100)
-    assert transfer.newest_checkpoint(tmp_path).name == "epoch_10.pth"
-    whole = (tmp_path / "epoch_10.pth").read_bytes()
-    (tmp_path / "epoch_10.pth").write_bytes(whole[:60])
-    assert transfer.newest_checkpoint(tmp_path).name == "epoch_2.pth"
+        _stage(weights, broken, tmp_path)
+    assert not list(tmp_path.rglob("*.pt"))
 
 
 def test_batch_must_be_divisible_by_the_processes() -> None:
@@ -359,7 +358,6 @@ def test_batch_must_be_divisible_by_the_processes() -> None:
             coco=Path("c"),
             classes=["a"],
             checkpoints=Path("k"),
-            resume_from=None,
             processes=3,
             **RECIPE,
         )
