@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from slimclr.engine.preemption import Preempted
 from slimclr.errors import UserError
-from slimclr.nn import SlimmableResNet
 from slimclr.nn.weights import save_weights
 
 pytest.importorskip("mmdet", reason="mmdet is in .venvs/detection only; test_in_venv.py runs these tests there")
@@ -55,51 +55,6 @@ RECIPE = {
     "workers": 0,
     **SIZES,
 }
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    network = SlimmableResNet(14, 8, WIDTHS, zero_init_residual=False)
-    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
-    tensors = {f"backbone.{name}": tensor for name, tensor in network.state_dict().items()}
-    save_weights(path, tensors, {"depth": 14, "base_width": 8, "widths": list(WIDTHS)})
-    return path
-
-
-@pytest.fixture(scope="module")
-def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve images with one triangle and one box each; ids of categories and images have gaps."""
-    folder = tmp_path_factory.mktemp("coco")
-    (folder / "annotations").mkdir()
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 8), ("val", 4)):
-        (folder / f"{split}2017").mkdir()
-        images, annotations = [], []
-        for index in range(count):
-            image = Image.fromarray(rng.integers(0, 90, (64, 72, 3), dtype=np.uint8))
-            name, image_id = f"{index:012d}.jpg", 10 * index + 3
-            images.append({"id": image_id, "file_name": name, "width": 72, "height": 64})
-            for kind, polygon in ((7, [(8, 8), (30, 8), (8, 34)]), (90, [(40, 20), (64, 20), (64, 50), (40, 50)])):
-                points = np.array(polygon) + rng.integers(-4, 5, 2)
-                ImageDraw.Draw(image).polygon([tuple(p) for p in points.tolist()], fill=(230, 40 * (kind == 7), 0))
-                low, size = points.min(0), np.ptp(points, axis=0)
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1,
-                        "image_id": image_id,
-                        "category_id": kind,
-                        "bbox": [*low.tolist(), *size.tolist()],
-                        "area": float(size.prod() / (2 if kind == 7 else 1)),
-                        "iscrowd": 0,
-                        "segmentation": [points.ravel().astype(float).tolist()],
-                    }
-                )
-            image.save(folder / f"{split}2017" / name)
-        categories = [{"id": 7, "name": "triangle"}, {"id": 90, "name": "box"}]
-        content = {"images": images, "annotations": annotations, "categories": categories}
-        (folder / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(content))
-    return folder
 
 
 def _runner(weights: Path, coco: Path, folder: Path) -> Runner:
@@ -221,6 +176,13 @@ def test_perfect_predictions_score_100_and_none_0(
     assert widths["1.0"]["box_ap"] == widths["1.0"]["mask_ap50"] == 100.0
     assert widths["1.0"]["mask_ap"] > 70
     assert set(widths["0.5"].values()) == {0.0}
+
+
+def test_a_signal_stops_the_evaluation(weights: Path, coco: Path, tmp_path: Path) -> None:
+    runner = _runner(weights, coco, tmp_path)
+    runner.train_loop.request.signal = "SIGUSR1"
+    with pytest.raises(Preempted, match=r"transfer: asked to stop \(SIGUSR1\) and stopped while evaluating"):
+        transfer.evaluate(runner, annotations=transfer.annotation_file(coco, "val"))
 
 
 def test_prediction_depends_on_the_width(weights: Path, coco: Path, tmp_path: Path) -> None:
