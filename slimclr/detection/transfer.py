@@ -1,5 +1,6 @@
 """Fine-tune a slimmable backbone on COCO and evaluate every width."""
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,8 @@ def run_transfer(
     except (Preempted, UserError) as error:
         # Not with its frames: they hold the wrapped model, which has to go before its process group does.
         ending = error.with_traceback(None)
+    # Nor with loader workers, for which the interpreter's end would wait.
+    gc.collect()
     raise ending
 
 
