@@ -20,6 +20,9 @@ class Detection(Model):
     image_scale: tuple[Count, Count] = Field((1333, 800), description="Longest and shortest side to fit, in pixels.")
     flip: Share = Field(0.5, description="Probability of a horizontal flip.")
     workers: Workers = Field(4, description="Loader processes per GPU.")
+    checkpoint_minutes: Positive = Field(
+        15, description="Minutes between checkpoints within an epoch; a killed run loses no more than that."
+    )
     fpn_channels: Count = Field(256, description="Channels of FPN, RPN and mask head.")
     fc_channels: Count = Field(1024, description="Width of the box head.")
     mask_convs: Count = Field(4, description="Convolutions of the mask head.")

@@ -27,13 +27,13 @@ def build_config(
     coco: Path,
     classes: Sequence[str],
     checkpoints: Path,
-    resume_from: Path | None,
     epochs: int,
     batch: int,
     image_scale: tuple[int, int],
     flip: float,
     seed: int,
     workers: int,
+    checkpoint_minutes: float = 15.0,
     processes: int = 1,
     log_interval: int = 50,
     **settings: Any,
@@ -46,13 +46,13 @@ def build_config(
         coco: Folder with `annotations/`, `train2017/` and `val2017/`.
         classes: Names of the categories in the order of the annotation file.
         checkpoints: Work folder for checkpoints and logs.
-        resume_from: Checkpoint to continue from.
         epochs: Epochs.
         batch: Images per step, all processes together.
         image_scale: Longest and shortest side that an image is resized to fit, in pixels.
         flip: Probability of a horizontal flip in training.
         seed: Seed of the order of images, of initial heads and of augmentation.
         workers: Loader processes of each process.
+        checkpoint_minutes: Minutes between checkpoints within an epoch.
         processes: Processes of the job.
         log_interval: Steps between two lines of the log.
         settings: Arguments of `optimisation` and of `model_config`.
@@ -70,14 +70,12 @@ def build_config(
             "default_scope": "mmdet",
             "work_dir": str(checkpoints),
             "model": model_config(weights=weights, stage_channels=stage_channels, classes=len(classes), **settings),
-            "train_cfg": {"type": "EpochBasedTrainLoop", "max_epochs": epochs},
-            "train_dataloader": _train_dataloader(**data, flip=flip, batch=batch // processes),
+            "train_cfg": {"type": "ExactLoop", "max_epochs": epochs, "checkpoint_minutes": checkpoint_minutes},
+            "train_dataloader": _train_dataloader(**data, flip=flip, batch=batch // processes, seed=seed),
             "eval_dataloader": _eval_dataloader(**data),
             **optimisation(epochs=epochs, **moves),
             **_runtime(processes=processes, log_interval=log_interval),
             "randomness": {"seed": seed},
-            "load_from": resume_from and str(resume_from),
-            "resume": bool(resume_from),
         }
     )
 
@@ -125,12 +123,12 @@ def _resize(image_scale: tuple[int, int]) -> dict[str, Any]:
 
 
 def _dataloader(split: str, coco: Path, classes: Sequence[str], workers: int, **dataset: Any) -> dict[str, Any]:
-    """What both loaders have in common; `dataset` is added to the data set's settings."""
+    """What both loaders have in common; `dataset` are the data set's other settings, its type among them."""
     return {
         "num_workers": workers,
         "persistent_workers": workers > 0,
+        "worker_init_fn": {"type": "leave_signals"},
         "dataset": {
-            "type": "CocoDataset",
             "data_root": str(coco),
             "metainfo": {"classes": tuple(classes)},
             "ann_file": f"annotations/instances_{split}2017.json",
@@ -141,7 +139,14 @@ def _dataloader(split: str, coco: Path, classes: Sequence[str], workers: int, **
 
 
 def _train_dataloader(
-    *, coco: Path, classes: Sequence[str], image_scale: tuple[int, int], workers: int, flip: float, batch: int
+    *,
+    coco: Path,
+    classes: Sequence[str],
+    image_scale: tuple[int, int],
+    workers: int,
+    flip: float,
+    batch: int,
+    seed: int,
 ) -> dict[str, Any]:
     pipeline = [
         {"type": "LoadImageFromFile"},
@@ -152,10 +157,12 @@ def _train_dataloader(
     ]
     filters = {"filter_empty_gt": True, "min_size": MIN_SIDE}
     return {
-        **_dataloader("train", coco, classes, workers, filter_cfg=filters, pipeline=pipeline),
+        **_dataloader(
+            "train", coco, classes, workers, type="SeededCoco", seed=seed, filter_cfg=filters, pipeline=pipeline
+        ),
         "batch_size": batch,
         "sampler": {"type": "DefaultSampler", "shuffle": True},
-        "batch_sampler": {"type": "AspectRatioBatchSampler"},
+        "batch_sampler": {"type": "ResumableBatches"},
     }
 
 
@@ -166,7 +173,7 @@ def _eval_dataloader(
     keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
     pipeline = [{"type": "LoadImageFromFile"}, _resize(image_scale), {"type": "PackDetInputs", "meta_keys": keys}]
     return {
-        **_dataloader("val", coco, classes, workers, test_mode=True, pipeline=pipeline),
+        **_dataloader("val", coco, classes, workers, type="CocoDataset", test_mode=True, pipeline=pipeline),
         "batch_size": 1,
         "sampler": {"type": "DefaultSampler", "shuffle": False},
     }
@@ -178,7 +185,8 @@ def _runtime(*, processes: int, log_interval: int) -> dict[str, Any]:
     return {
         "default_hooks": {
             "logger": {"type": "LoggerHook", "interval": log_interval},
-            "checkpoint": {"type": "CheckpointHook", "interval": 1, "max_keep_ckpts": 2},
+            # `slimclr.detection.loop` writes them.
+            "checkpoint": None,
         },
         "custom_hooks": [{"type": "CheckInvalidLossHook", "interval": log_interval}],
         "visualizer": {"type": "mmengine.Visualizer", "vis_backends": [{"type": "LocalVisBackend"}]},

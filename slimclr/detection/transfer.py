@@ -1,25 +1,22 @@
 """Fine-tune a slimmable backbone on COCO and evaluate every width."""
 
-import json
-import os
-import zipfile
-from collections.abc import Mapping
+import gc
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
+from mmengine.dist import broadcast
 from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
-from torch import distributed
 
-from slimclr.detection import backbone, detector  # noqa: F401 - puts both into mmdet's registry
+from slimclr.detection import backbone, detector, loop, order  # noqa: F401 - puts them into mmengine's registries
 from slimclr.detection.check import annotation_file, check_coco
 from slimclr.detection.recipe import build_config
-from slimclr.engine.distributed import leave
+from slimclr.engine.distributed import Process
+from slimclr.engine.preemption import Preempted, StopRequest, stop_requests
 from slimclr.errors import UserError
-from slimclr.files import write_json
 from slimclr.nn.weights import load_backbone
 
 # Name in metrics.json -> name in mmdet's CocoMetric.
@@ -34,26 +31,26 @@ CHECKED = "coco_checked.json"
 
 def run_transfer(
     *,
+    name: str,
     weights: Path,
     coco: Path,
-    inputs: Mapping[str, str],
+    identity: dict[str, Any],
     checkpoints: Path,
-    workers: int,
-    log_interval: int = 50,
+    process: Process,
     **recipe: Any,
 ) -> dict[str, dict[str, float]] | None:
     """Train Mask R-CNN on train2017 with every width of a backbone, then measure each width on val2017.
 
-    Under torchrun every process calls this. A killed run continues from its newest whole checkpoint (one per epoch).
+    Every process calls this. A run that stopped goes on from its newest whole checkpoint.
 
     Args:
+        name: What messages call the run.
         weights: The pre-trained backbone.
         coco: Folder with `annotations/instances_{train,val}2017.json`, `train2017/` and `val2017/`; any data of COCO's
             shape.
-        inputs: SHA-256 of the weights and of what is read of COCO, by name.
+        identity: What is trained, as `slimclr.engine.run_folder.identity` says it.
         checkpoints: Folder for checkpoints, mmengine's logs and its `vis_data/scalars.json`.
-        workers: Loader processes of each process.
-        log_interval: Steps between two log lines.
+        process: This process.
         recipe: The other arguments of `slimclr.detection.recipe.build_config` and `model_config`.
 
     Returns:
@@ -62,38 +59,36 @@ def run_transfer(
 
     Raises:
         UserError: Weights or parts of COCO are missing or unusable, there is nothing to learn from, the batch cannot
-            be shared by the processes, or the checkpoints were made with another recipe or of other data.
+            be shared by the processes, or a checkpoint cannot be read or written.
+        Preempted: SIGTERM or SIGUSR1 asked to stop.
     """
     network, _ = load_backbone(weights)
-    classes = check_coco(coco, checkpoints / CHECKED)
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     config = build_config(
         weights=weights,
         stage_channels=network.stage_channels,
         coco=coco,
-        classes=classes,
+        classes=check_coco(coco, checkpoints / CHECKED),
         checkpoints=checkpoints,
-        resume_from=newest_checkpoint(checkpoints),
-        workers=workers,
-        processes=processes,
-        log_interval=log_interval,
+        processes=process.world_size,
         **recipe,
     )
-    # mmengine itself would start a distributed run only on GPUs.
-    if processes > 1:
-        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
-        check_recipe(checkpoints / "recipe.json", {**inputs, "classes": classes, **recipe})
-        return _train(config, coco)
-    finally:
-        if processes > 1:
-            leave()
+        with stop_requests() as request:
+            return _train(config, coco, name=name, identity=identity, request=request)
+    except (Preempted, UserError) as error:
+        # Not with its frames: they hold the wrapped model, which has to go before its process group does.
+        ending = error.with_traceback(None)
+    # Nor with loader workers, for which the interpreter's end would wait.
+    gc.collect()
+    raise ending
 
 
-def _train(config: Config, coco: Path) -> dict[str, dict[str, float]] | None:
+def _train(
+    config: Config, coco: Path, *, name: str, identity: dict[str, Any], request: StopRequest
+) -> dict[str, dict[str, float]] | None:
     runner = Runner.from_cfg(config)
+    training = runner.train_loop
+    training.name, training.identity, training.request = name, identity, request
     runner.train()
     widths = evaluate(runner, annotations=annotation_file(coco, "val"))
     return widths if runner.rank == 0 else None
@@ -108,21 +103,31 @@ def evaluate(runner: Runner, *, annotations: Path) -> dict[str, dict[str, float]
 
     Returns:
         The values of `METRICS`, times 100, by width.
+
+    Raises:
+        Preempted: SIGTERM or SIGUSR1 asked to stop.
     """
-    model = getattr(runner.model, "module", runner.model)
+    training, model = runner.train_loop, getattr(runner.model, "module", runner.model)
     loader = runner.build_dataloader(runner.cfg.eval_dataloader, seed=runner.seed)
     evaluators = {}
     for width in model.widths:
-        metric = CocoMetric(ann_file=str(annotations), metric=["bbox", "segm"])
-        # Where processes meet to put their results together; mmengine would take the current folder.
-        metric.collect_dir = str(Path(runner.work_dir) / f"results_{width}")
+        # Processes send their results to one another, also without a GPU; by "cpu" pickles in a folder are meant.
+        metric = CocoMetric(ann_file=str(annotations), metric=["bbox", "segm"], collect_device="gpu")
         evaluators[width] = Evaluator(metric)
         evaluators[width].dataset_meta = loader.dataset.metainfo
+    # Batch norms' running statistics are each process's own; a checkpoint has the first one's.
+    for buffer in model.buffers():
+        broadcast(buffer)
     model.eval()
     with torch.no_grad():
         for step, batch in enumerate(loader):
             for width, evaluator in evaluators.items():
                 evaluator.process(data_samples=model.predict_step(batch, width), data_batch=batch)
+            if training.asked_to_stop(last=step + 1 == len(loader)):
+                raise Preempted(
+                    f"{training.name}: asked to stop ({training.request.signal or 'another process was'}) and stopped "
+                    "while evaluating; run this stage again, the training is done"
+                )
             if (step + 1) % 500 == 0:
                 runner.logger.info(f"evaluated {step + 1} of {len(loader)} batches at {len(evaluators)} widths")
     widths = {}
@@ -133,31 +138,3 @@ def evaluate(runner: Runner, *, annotations: Path) -> dict[str, dict[str, float]
             ours: round(100 * max(values.get(theirs, 0.0), 0.0), 1) for ours, theirs in METRICS.items()
         }
     return widths
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint of the latest epoch that is whole; a kill may have cut the last one short.
-
-    mmengine's own note `last_checkpoint` is not used: it holds an absolute path and may be cut short too.
-    """
-    found = sorted(folder.glob("epoch_*.pth"), key=lambda path: int(path.stem.removeprefix("epoch_")), reverse=True)
-    return next((path for path in found if zipfile.is_zipfile(path)), None)
-
-
-def check_recipe(path: Path, recipe: Mapping[str, Any]) -> None:
-    """Remember recipe and inputs beside the checkpoints, so that none continues with others.
-
-    Raises:
-        UserError: Checkpoints of another recipe or other data are there.
-    """
-    now = json.loads(json.dumps(recipe))
-    before = json.loads(path.read_text()) if path.is_file() else now
-    if newest_checkpoint(path.parent) is not None and before != now:
-        changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-        raise UserError(
-            f"{path.parent}: holds checkpoints of another recipe or other data ({', '.join(changed)} changed); delete "
-            "this folder to start anew, or take the change back"
-        )
-    # Only one process writes; the others have read before it may matter.
-    if int(os.environ.get("RANK", "0")) == 0:
-        write_json(path, now)

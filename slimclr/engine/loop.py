@@ -18,7 +18,7 @@ from slimclr.engine.checkpoints import CheckpointManager
 from slimclr.engine.distributed import Process, barrier
 from slimclr.engine.finite import FiniteCheck, report_not_finite
 from slimclr.engine.meter import Meter, batch_losses
-from slimclr.engine.preemption import Preempted, StopRequest, stop_requests
+from slimclr.engine.preemption import StopRequest, preempted, stop_requests
 from slimclr.engine.random_state import random_state, set_random_state
 from slimclr.engine.records import Records
 from slimclr.engine.resume import checkpoint_to_resume, load_weights, read_checkpoint
@@ -177,7 +177,7 @@ class Trainer:
             if last or agreed.save or agreed.stop:
                 self._save(epoch + last, session.agreement, last=last)
             if agreed.stop and self.step < self.epochs * self.steps_per_epoch:
-                return self._preempted(session.request)
+                return preempted(self.name, session.request, step=self.step, folder=self.folder)
         for _ in batches:  # exhausts the loader: DALI then begins to read the next epoch
             pass
         return None
@@ -288,12 +288,6 @@ class Trainer:
             widths=widths,
             images=[torch.from_numpy(images) for images in batches],
             method=self.method,
-        )
-
-    def _preempted(self, request: StopRequest) -> Preempted:
-        return Preempted(
-            f"{self.name}: asked to stop ({request.signal or 'another process was'}) and stopped after step "
-            f"{self.step} with a checkpoint in {self.folder}; run this stage again, it goes on from there"
         )
 
     def _save(self, epochs: int, agreement: Agreement, *, last: bool) -> None:

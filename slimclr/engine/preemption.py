@@ -27,6 +27,21 @@ class StopRequest:
     signal: str = ""
 
 
+def preempted(name: str, request: StopRequest, *, step: int, folder: Path) -> Preempted:
+    """What ends a run that was asked to stop.
+
+    Args:
+        name: What is trained.
+        request: This process's; another one of several may have been asked.
+        step: The last step, which the checkpoint has.
+        folder: Where it is.
+    """
+    return Preempted(
+        f"{name}: asked to stop ({request.signal or 'another process was'}) and stopped after step {step} with a "
+        f"checkpoint in {folder}; run this stage again, it goes on from there"
+    )
+
+
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
     """Take SIGTERM and SIGUSR1 as requests to stop, until the end of the block."""

@@ -1,16 +1,17 @@
 """Mask R-CNN on COCO with the backbone of one run."""
 
-import hashlib
-import json
-import os
 import sys
 import time
 from pathlib import Path
 
+import torch
+
 from slimclr import results
-from slimclr.config import Detection, dump, fingerprint
+from slimclr.config import Detection, dump
 from slimclr.detection.content import coco_digests
-from slimclr.detection.transfer import newest_checkpoint, run_transfer
+from slimclr.detection.transfer import run_transfer
+from slimclr.engine.distributed import process_group
+from slimclr.engine.run_folder import finish, folder_of, identity, open_folder
 from slimclr.files import sha256, write_json
 
 
@@ -27,15 +28,35 @@ def transfer(
         coco: Folder with annotations/, train2017/ and val2017/.
         out: `metrics.json`.
         checkpoints: Folder of this transfer's rolling checkpoints.
+
+    Raises:
+        Preempted: SIGTERM or SIGUSR1 asked to stop; run it again.
     """
     started = time.time()
     digest = sha256(weights)
     read = coco_digests(coco)
-    folder = _folder(checkpoints, recipe, f"seed{seed}-{digest[:12]}", read)
-    inputs = {**read, "weights": digest}
-    widths = run_transfer(weights=weights, coco=coco, inputs=inputs, checkpoints=folder, seed=seed, **dump(recipe))
-    if widths is None:
-        return
+    # A detector of other weights is of no use to this backbone.
+    part, inputs = f"seed{seed}-{digest[:12]}", {**read, "weights": digest}
+    folder = folder_of(checkpoints, recipe, part, inputs)
+    with (
+        process_group(int(torch.cuda.is_available()), folder / "errors") as process,
+        open_folder(checkpoints, recipe, part=part, inputs=inputs, main=process.main),
+    ):
+        if process.main:
+            _name_earlier(checkpoints, part)
+        widths = run_transfer(
+            name=f"transfer {run}",
+            weights=weights,
+            coco=coco,
+            identity=identity("transfer", recipe, part, inputs),
+            checkpoints=folder,
+            process=process,
+            seed=seed,
+            **dump(recipe),
+        )
+        if widths is None:
+            return
+        finish(folder, recipe, inputs)
     document = results.document(
         "transfer",
         run=run,
@@ -50,12 +71,8 @@ def transfer(
     write_json(out, document)
 
 
-def _folder(checkpoints: Path, recipe: Detection, part: str, read: dict[str, str]) -> Path:
-    """Where the checkpoints of a recipe, its weights and this data lie: others begin anew beside them."""
-    text = json.dumps({"recipe": fingerprint(recipe), "data": read}, sort_keys=True)
-    folder = checkpoints / hashlib.sha256(text.encode()).hexdigest()[:12] / part
-    earlier = checkpoints / fingerprint(recipe)[:12] / part
-    if not folder.exists() and newest_checkpoint(earlier) and os.environ.get("RANK", "0") == "0":
-        line = "of an earlier version, which did not note what it was trained on; not used, training begins anew"
-        print(f"{earlier}: {line}", file=sys.stderr, flush=True)
-    return folder
+def _name_earlier(checkpoints: Path, part: str) -> None:
+    """Say that mmengine's checkpoints, of an earlier version, are not gone on from: to read them may run a program."""
+    for folder in sorted({path.parent for path in checkpoints.glob(f"*/{part}/epoch_*.pth")}):
+        line = "mmengine's checkpoints, of an earlier version, are not used; remove this folder to free the disk"
+        print(f"{folder}: {line}", file=sys.stderr, flush=True)

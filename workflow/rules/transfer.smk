@@ -25,6 +25,8 @@ rule transfer:
         cpus_per_task=for_each(transfer_gpus, 8),
         mem_mb=for_each(transfer_gpus, 32000),
         runtime=1440,
+        # Two minutes before the time limit Slurm asks for a checkpoint.
+        slurm_extra="--signal=USR1@120",
     params:
         recipe=section(CONFIG.detection),
         seed=lambda wildcards: SEED_OF[wildcards.run],
@@ -33,7 +35,8 @@ rule transfer:
             WORK / f"checkpoints/transfer/{wildcards.run}"
         ),
     shell:
-        "detection_env slimclr transfer --name {wildcards.run:q} --seed {params.seed:q} --gpus {resources.gpu:q} --gres={resources.gres:q}"
+        STOP_AT_A_STEP
+        + "detection_env slimclr transfer --name {wildcards.run:q} --seed {params.seed:q} --gpus {resources.gpu:q} --gres={resources.gres:q}"
         + settings(lambda run: CONFIG.detection)
         + " --weights {input.weights:q} --coco {params.coco:q} --out {output.metrics:q}"
         " --checkpoints {params.checkpoints:q} --recipe {params.recipe:q} 2>&1 | tee -a {log:q}"

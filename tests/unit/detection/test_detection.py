@@ -3,7 +3,6 @@
 import copy
 import json
 import shutil
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,8 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from slimclr.engine.preemption import Preempted
 from slimclr.errors import UserError
-from slimclr.nn import SlimmableResNet
 from slimclr.nn.weights import save_weights
 
 pytest.importorskip("mmdet", reason="mmdet is in .venvs/detection only; test_in_venv.py runs these tests there")
@@ -58,51 +57,6 @@ RECIPE = {
 }
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    network = SlimmableResNet(14, 8, WIDTHS, zero_init_residual=False)
-    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
-    tensors = {f"backbone.{name}": tensor for name, tensor in network.state_dict().items()}
-    save_weights(path, tensors, {"depth": 14, "base_width": 8, "widths": list(WIDTHS)})
-    return path
-
-
-@pytest.fixture(scope="module")
-def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve images with one triangle and one box each; ids of categories and images have gaps."""
-    folder = tmp_path_factory.mktemp("coco")
-    (folder / "annotations").mkdir()
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 8), ("val", 4)):
-        (folder / f"{split}2017").mkdir()
-        images, annotations = [], []
-        for index in range(count):
-            image = Image.fromarray(rng.integers(0, 90, (64, 72, 3), dtype=np.uint8))
-            name, image_id = f"{index:012d}.jpg", 10 * index + 3
-            images.append({"id": image_id, "file_name": name, "width": 72, "height": 64})
-            for kind, polygon in ((7, [(8, 8), (30, 8), (8, 34)]), (90, [(40, 20), (64, 20), (64, 50), (40, 50)])):
-                points = np.array(polygon) + rng.integers(-4, 5, 2)
-                ImageDraw.Draw(image).polygon([tuple(p) for p in points.tolist()], fill=(230, 40 * (kind == 7), 0))
-                low, size = points.min(0), np.ptp(points, axis=0)
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1,
-                        "image_id": image_id,
-                        "category_id": kind,
-                        "bbox": [*low.tolist(), *size.tolist()],
-                        "area": float(size.prod() / (2 if kind == 7 else 1)),
-                        "iscrowd": 0,
-                        "segmentation": [points.ravel().astype(float).tolist()],
-                    }
-                )
-            image.save(folder / f"{split}2017" / name)
-        categories = [{"id": 7, "name": "triangle"}, {"id": 90, "name": "box"}]
-        content = {"images": images, "annotations": annotations, "categories": categories}
-        (folder / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(content))
-    return folder
-
-
 def _runner(weights: Path, coco: Path, folder: Path) -> Runner:
     config = build_config(
         weights=weights,
@@ -110,7 +64,6 @@ def _runner(weights: Path, coco: Path, folder: Path) -> Runner:
         coco=coco,
         classes=transfer.check_coco(coco),
         checkpoints=folder,
-        resume_from=None,
         **RECIPE,
     )
     return Runner.from_cfg(config)
@@ -135,6 +88,33 @@ def test_every_parameter_is_used_by_a_width_or_belongs_to_another(weights: Path)
         others = {id(tensor) for tensor in backbone.other_parameters(width)}
         assert others
         assert {name for name, tensor in names.items() if id(tensor) not in others} == set(used)
+
+
+def test_the_rest_of_an_epoch_is_the_same_however_it_is_read(weights: Path, coco: Path, tmp_path: Path) -> None:
+    """With and without workers, from its beginning and from the middle; others are flipped in another epoch."""
+    runner = _runner(weights, coco, tmp_path)
+
+    def read(epoch: int, first: int, workers: int) -> list[tuple[str, bool, torch.Tensor]]:
+        config = runner.cfg.train_dataloader | {"num_workers": workers, "persistent_workers": False, "batch_size": 2}
+        loader = runner.build_dataloader(config, seed=0)
+        loader.batch_sampler.begin(epoch, first)
+        return [
+            (sample.img_path, sample.flip, image)
+            for batch in loader
+            for sample, image in zip(batch["data_samples"], batch["inputs"], strict=True)
+        ]
+
+    np.random.seed(5)
+    before = np.random.get_state()[1].tolist()
+    whole = read(3, 0, 0)
+    assert np.random.get_state()[1].tolist() == before
+    for workers in (0, 2):
+        for (*ours, pixels), (*theirs, other) in zip(read(3, 1, workers), whole[2:], strict=True):
+            assert ours == theirs
+            assert torch.equal(pixels, other)
+    flips = [{path: flip for path, flip, _ in read(epoch, 0, 0)} for epoch in (3, 4)]
+    assert sorted(flips[0]) == sorted(flips[1])
+    assert flips[0] != flips[1]
 
 
 def test_joint_step_sums_the_gradients_of_the_widths(weights: Path, coco: Path, tmp_path: Path) -> None:
@@ -198,6 +178,13 @@ def test_perfect_predictions_score_100_and_none_0(
     assert set(widths["0.5"].values()) == {0.0}
 
 
+def test_a_signal_stops_the_evaluation(weights: Path, coco: Path, tmp_path: Path) -> None:
+    runner = _runner(weights, coco, tmp_path)
+    runner.train_loop.request.signal = "SIGUSR1"
+    with pytest.raises(Preempted, match=r"transfer: asked to stop \(SIGUSR1\) and stopped while evaluating"):
+        transfer.evaluate(runner, annotations=transfer.annotation_file(coco, "val"))
+
+
 def test_prediction_depends_on_the_width(weights: Path, coco: Path, tmp_path: Path) -> None:
     runner = _runner(weights, coco, tmp_path)
     model = runner.model.eval()
@@ -215,7 +202,6 @@ def test_the_model_is_mmdets_own_but_for_the_backbone() -> None:
         coco=Path("coco"),
         classes=[str(index) for index in range(80)],
         checkpoints=Path("work"),
-        resume_from=None,
         **{name: value for name, value in RECIPE.items() if name not in SIZES},
     )
     base = base_model()
@@ -223,21 +209,6 @@ def test_the_model_is_mmdets_own_but_for_the_backbone() -> None:
     for section in ("type", "backbone"):
         ours.pop(section), base.pop(section)
     assert ours.to_dict() == base
-
-
-def test_train_resume_and_change_of_recipe(weights: Path, coco: Path, tmp_path: Path) -> None:
-    paths = {"weights": weights, "coco": coco, "checkpoints": tmp_path / "work", "inputs": {"val_images": "a1"}}
-    first = transfer.run_transfer(**paths, **RECIPE)
-    assert set(first) == {"1.0", "0.5"}
-    assert all(set(values) == set(transfer.METRICS) for values in first.values())
-
-    saved = (tmp_path / "work/epoch_1.pth").stat().st_mtime_ns
-    assert transfer.run_transfer(**paths, **RECIPE) == first
-    assert (tmp_path / "work/epoch_1.pth").stat().st_mtime_ns == saved
-    with pytest.raises(UserError, match=r"another recipe or other data \(lr changed\)"):
-        transfer.run_transfer(**paths, **(RECIPE | {"lr": 0.5}))
-    with pytest.raises(UserError, match=r"another recipe or other data \(val_images changed\)"):
-        transfer.run_transfer(**paths | {"inputs": {"val_images": "b2"}}, **RECIPE)
 
 
 def _stage(weights: Path, coco: Path, folder: Path) -> dict:
@@ -249,11 +220,13 @@ def _stage(weights: Path, coco: Path, folder: Path) -> dict:
 
 
 def _checkpoints(folder: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in (folder / "work").glob("*/*/epoch_1.pth")}
+    return {path: path.stat().st_mtime_ns for path in (folder / "work").glob("*/*/step_*.pt")}
 
 
 def test_the_same_coco_in_another_place_is_not_trained_on_again(weights: Path, coco: Path, tmp_path: Path) -> None:
     metrics = _stage(weights, coco, tmp_path)
+    assert set(metrics["widths"]) == {"1.0", "0.5"}
+    assert all(set(values) == set(transfer.METRICS) for values in metrics["widths"].values())
     assert sorted(metrics["data_sha256"]) == ["train_annotations", "train_images", "val_annotations", "val_images"]
     before = _checkpoints(tmp_path)
     assert len(before) == 1
@@ -327,8 +300,7 @@ def test_what_the_check_passes_over_trains_and_evaluates(weights: Path, coco: Pa
                     del annotation["iscrowd"]
         content["images"].append(content["images"][0])
         path.write_text(json.dumps(content))
-    widths = transfer.run_transfer(weights=weights, coco=odd, inputs={}, checkpoints=tmp_path / "work", **RECIPE)
-    assert set(widths) == {"1.0", "0.5"}
+    assert set(_stage(weights, odd, tmp_path)["widths"]) == {"1.0", "0.5"}
 
 
 def test_both_splits_are_checked_before_anything_is_trained(weights: Path, coco: Path, tmp_path: Path) -> None:
@@ -336,19 +308,8 @@ def test_both_splits_are_checked_before_anything_is_trained(weights: Path, coco:
     shutil.copytree(coco, broken)
     (broken / "val2017/000000000002.jpg").write_bytes(b"<html>404</html>")
     with pytest.raises(UserError, match=r"000000000002\.jpg: not a readable image \(1 of 4 photos\)"):
-        transfer.run_transfer(weights=weights, coco=broken, inputs={}, checkpoints=tmp_path / "work", **RECIPE)
-    assert not list(tmp_path.rglob("*.pth"))
-
-
-def test_newest_checkpoint_skips_one_cut_short(tmp_path: Path) -> None:
-    assert transfer.newest_checkpoint(tmp_path / "none") is None
-    for epoch in (2, 10):
-        with zipfile.ZipFile(tmp_path / f"epoch_{epoch}.pth", "w") as archive:
-            archive.writestr("data", "x" * 100)
-    assert transfer.newest_checkpoint(tmp_path).name == "epoch_10.pth"
-    whole = (tmp_path / "epoch_10.pth").read_bytes()
-    (tmp_path / "epoch_10.pth").write_bytes(whole[:60])
-    assert transfer.newest_checkpoint(tmp_path).name == "epoch_2.pth"
+        _stage(weights, broken, tmp_path)
+    assert not list(tmp_path.rglob("*.pt"))
 
 
 def test_batch_must_be_divisible_by_the_processes() -> None:
@@ -359,7 +320,6 @@ def test_batch_must_be_divisible_by_the_processes() -> None:
             coco=Path("c"),
             classes=["a"],
             checkpoints=Path("k"),
-            resume_from=None,
             processes=3,
             **RECIPE,
         )

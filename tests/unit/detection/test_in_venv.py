@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -10,6 +9,8 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+from slimclr.engine.distributed import TORCHRUN_OPTIONS
 
 ROOT = Path(__file__).parents[3]
 VENV = ROOT / ".venvs/detection"
@@ -23,35 +24,71 @@ pytestmark = [
     ),
 ]
 
-# Builds data and weights with the fixtures' own code, then trains as a stage would.
-JOB = """
-import json
-import sys
+# Builds data and weights with the fixtures' own code.
+PREPARE = """
 from pathlib import Path
-sys.path.insert(0, {tests!r})
-from test_detection import RECIPE, coco, weights
-from slimclr.detection.transfer import run_transfer
+from tests.unit.detection.conftest import coco, weights
 
 class Factory:
     def mktemp(self, name):
         folder = Path({folder!r}) / name
-        folder.mkdir(exist_ok=True)
+        folder.mkdir()
         return folder
 
-folder = Path({folder!r})
-if sys.argv[1] == "prepare":
-    coco.__wrapped__(Factory()), weights.__wrapped__(Factory())
-else:
-    widths = run_transfer(weights=folder / "weights/weights.safetensors", coco=folder / "coco",
-                          inputs={{}}, checkpoints=folder / "work", **(RECIPE | {{"epochs": int(sys.argv[2])}}))
-    if widths is not None:
-        (folder / "metrics.json").write_text(json.dumps(widths))
+coco.__wrapped__(Factory()), weights.__wrapped__(Factory())
+"""
+RECIPE = {
+    "epochs": 6,
+    "milestones": [4],
+    "batch": 4,
+    "lr": 0.01,
+    "warmup_iterations": 2,
+    "image_scale": [64, 64],
+    "workers": 0,
+    "checkpoint_minutes": 1e-5,
+    "fpn_channels": 16,
+    "fc_channels": 32,
+    "mask_convs": 1,
+    "anchor_scale": 4,
+    "proposals": 20,
+    "rpn_samples": 16,
+    "roi_samples": 16,
+    "detections": 10,
+}
+# Signals reach the processes as on GPUs.
+LAUNCH = """
+import os, sys
+from slimclr.engine.distributed import _run
+sys.exit(_run(sys.argv[1:], os.environ))
+"""
+# What `slimclr transfer` of two processes runs, with a look at them before it evaluates.
+CHECK = """
+import os, sys, torch
+from torch import distributed
+from slimclr.cli import main
+from slimclr.detection import transfer
+
+def same(runner, **arguments):
+    for name, tensor in runner.model.module.named_parameters():
+        both = [torch.empty_like(tensor) for _ in range(2)]
+        distributed.all_gather(both, tensor.detach())
+        assert torch.equal(*both), name
+    print("SAME")
+    return evaluate(runner, **arguments)
+
+evaluate, transfer.evaluate = transfer.evaluate, same
+code = main(sys.argv[1:])
+# Threads of the process group that outlive it abort the interpreter's end now and then.
+names = [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
+assert not any("gloo" in name for name in names), names
+sys.exit(code)
 """
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    path = tmp_path_factory.mktemp("pytest")
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    path = tmp_path / "pytest"
+    path.mkdir()
     for name in PYTEST:
         file = Path(import_module(name).__file__)
         source = file.parent if file.stem == "__init__" else file
@@ -59,79 +96,59 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": f"{ROOT}:{path}", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def write_job(folder: Path) -> Path:
-    path = folder / "job.py"
-    path.write_text(JOB.format(tests=str(Path(__file__).parent), folder=str(folder)))
-    return path
-
-
-@pytest.fixture(scope="module")
-def prepared(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Data and weights, made once: importing mmdet takes longer than making them."""
-    folder = tmp_path_factory.mktemp("prepared")
-    subprocess.run([VENV / "bin/python", write_job(folder), "prepare"], env=environment, check=True, cwd=folder)
-    return folder
-
-
 @pytest.fixture
-def job(prepared: Path, tmp_path: Path) -> Path:
-    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
-    return write_job(tmp_path)
+def job(tmp_path: Path, environment: dict[str, str]) -> list[str]:
+    """The command line that trains with two processes, but for where results and checkpoints go."""
+    command = [str(VENV / "bin/python"), "-c", PREPARE.format(folder=str(tmp_path))]
+    subprocess.run(command, env=environment, check=True, cwd=tmp_path)
+    (tmp_path / "check.py").write_text(CHECK)
+    (tmp_path / "launch.py").write_text(LAUNCH)
+    torchrun = [str(VENV / "bin/torchrun"), "--standalone", "--nproc-per-node=2", *TORCHRUN_OPTIONS]
+    torchrun += [str(tmp_path / "check.py")]
+    inputs = ["--weights", str(tmp_path / "weights/weights.safetensors"), "--coco", str(tmp_path / "coco")]
+    transfer = ["transfer", "--name", "x", "--recipe", json.dumps(RECIPE), *inputs]
+    return [str(VENV / "bin/python"), str(tmp_path / "launch.py"), *torchrun, *transfer]
 
 
-def test_the_tests_that_need_mmdet(environment: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["test_detection.py", "test_stops.py"])
+def test_the_tests_that_need_mmdet(environment: dict[str, str], tmp_path: Path, file: str) -> None:
     command = [VENV / "bin/python", "-m", "pytest", "-p", "no:cacheprovider", "-q", "-c", os.devnull]
-    command += ["--rootdir", tmp_path, Path(__file__).with_name("test_detection.py")]
+    command += ["--rootdir", tmp_path, Path(__file__).with_name(file)]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-    assert "skipped" not in done.stdout
 
 
-def test_two_processes_train_one_model(job: Path, environment: dict[str, str], tmp_path: Path) -> None:
-    """The other widths' batch norms must get averaged gradients too: mmengine would not notice them drift apart."""
-    check = tmp_path / "check.py"
-    check.write_text(
-        "import os, sys, torch\n"
-        "from torch import distributed\n"
-        "from slimclr.detection import transfer\n"
-        "def same(runner, **_):\n"
-        "    for name, tensor in runner.model.module.named_parameters():\n"
-        "        both = [torch.empty_like(tensor) for _ in range(2)]\n"
-        "        distributed.all_gather(both, tensor.detach())\n"
-        "        assert torch.equal(*both), name\n"
-        "    print('SAME')\n"
-        "    return evaluate(runner, **_)\n"
-        "evaluate, transfer.evaluate = transfer.evaluate, same\n"
-        f"exec(open({str(job)!r}).read())\n"
-        # Threads of the process group that outlive it abort the interpreter's end now and then.
-        "names = [open(f'/proc/self/task/{task}/comm').read() for task in os.listdir('/proc/self/task')]\n"
-        "assert not any('gloo' in name for name in names), names\n"
-    )
-    launch = [VENV / "bin/torchrun", "--standalone", "--nproc_per_node", "2", check, "train", "1"]
-    done = subprocess.run(launch, env=environment, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-5000:]
-    assert done.stdout.count("SAME") == 2
-    assert set(json.loads((tmp_path / "metrics.json").read_text())) == {"1.0", "0.5"}
-    assert not (tmp_path / ".dist_test").exists()
+def test_two_processes_train_one_model(job: list[str], environment: dict[str, str], tmp_path: Path) -> None:
+    """The other widths' batch norms must get averaged gradients too: mmengine would not notice them drift apart.
 
+    A run that is stopped and continued gives the same.
+    """
 
-def test_killed_run_continues(job: Path, environment: dict[str, str], tmp_path: Path) -> None:
-    command = [VENV / "bin/python", job, "train", "20"]
-    with subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 400
-        while not (tmp_path / "work/epoch_3.pth").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-    saved = max(int(path.stem.removeprefix("epoch_")) for path in (tmp_path / "work").glob("epoch_*.pth"))
-    assert 3 <= saved < 20
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-5000:]
-    epochs = [
-        json.loads(line)["epoch"]
-        for path in sorted((tmp_path / "work").glob("*/vis_data/scalars.json"))[1:]
-        for line in path.read_text().splitlines()
+    def start(name: str) -> subprocess.Popen:
+        out = ["--out", str(tmp_path / name / "metrics.json"), "--checkpoints", str(tmp_path / name / "work")]
+        options: dict = {"env": environment, "cwd": tmp_path, "text": True}
+        return subprocess.Popen([*job, *out], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+
+    def end(process: subprocess.Popen, code: int) -> str:
+        out, errors = process.communicate()
+        assert process.returncode == code, errors[-5000:]
+        return out + errors
+
+    assert end(start("whole"), 0).count("SAME") == 2
+    stopped = start("stopped")
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob("stopped/work/*/*/step_*.pt")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    stopped.send_signal(signal.SIGTERM)
+    assert "transfer x: asked to stop (SIGTERM) and stopped after step" in end(stopped, 75)
+    assert "transfer x: going on after step" in end(start("stopped"), 0)
+    results = [json.loads((tmp_path / name / "metrics.json").read_text())["widths"] for name in ("whole", "stopped")]
+    assert results[0] == results[1]
+    assert set(results[0]) == {"1.0", "0.5"}
+    sums = [
+        {path.name: path.read_text() for path in tmp_path.glob(f"{name}/work/*/*/step_*.sha256")}
+        for name in ("whole", "stopped")
     ]
-    # The newest file may have been cut short, then the one before it counts.
-    assert (min(epochs) if epochs else 20) >= saved
-    assert sorted(path.name for path in (tmp_path / "work").glob("epoch_*.pth")) == ["epoch_19.pth", "epoch_20.pth"]
-    assert (tmp_path / "metrics.json").is_file()
+    assert sums[0] == sums[1]
+    # Nothing that was pickled, in a folder that others may write to.
+    assert not list(tmp_path.rglob("*.pkl")) + list(tmp_path.rglob(".dist_test"))

@@ -1,0 +1,145 @@
+"""mmengine's training loop, with the checkpoints of `slimclr.engine`: a run that stopped at any step goes on exactly.
+
+mmengine's own checkpoints are neither written nor read: its loader would run what a foreign pickle asks for.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import get_dist_info
+from mmengine.registry import LOOPS
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch import Generator, nn
+from torch.utils.data import DataLoader
+
+from slimclr.engine.agreement import Agreement, Flags
+from slimclr.engine.checkpoints import CheckpointManager
+from slimclr.engine.distributed import Process
+from slimclr.engine.preemption import StopRequest, preempted
+from slimclr.engine.random_state import random_state, set_random_state
+from slimclr.engine.resume import checkpoint_to_resume, load_weights, read_checkpoint
+
+# What changes in mmengine's schedulers; the rest of them is the recipe's.
+_SCHEDULER = ("last_step", "_global_step", "_last_value")
+
+
+@LOOPS.register_module()
+class ExactLoop(EpochBasedTrainLoop):
+    """Trains to the last epoch, from the newest checkpoint in the runner's folder where there is one.
+
+    A checkpoint is written after every epoch, after so many minutes, and when a signal asks to stop.
+
+    Args:
+        runner: mmengine's.
+        dataloader: Its batches are `slimclr.detection.order.ResumableBatches`.
+        max_epochs: Epochs.
+        checkpoint_minutes: Minutes between checkpoints within an epoch.
+
+    Attributes:
+        name: What messages call the run.
+        identity: What is trained: kept in checkpoints, and one of something else is refused.
+        request: Whether a signal asked this process to stop.
+    """
+
+    def __init__(
+        self, runner: Runner, dataloader: DataLoader | dict[str, Any], max_epochs: int, checkpoint_minutes: float
+    ):
+        super().__init__(runner, dataloader, max_epochs)
+        # Own, so that beginning to read draws nothing from the generator that training uses.
+        self.dataloader.generator = Generator()
+        self.minutes = checkpoint_minutes
+        rank, world = get_dist_info()
+        self.model: nn.Module = getattr(runner.model, "module", runner.model)
+        self.process = Process(rank, world, next(self.model.parameters()).device)
+        self.agreement = Agreement(self.process)
+        self.checkpoints = CheckpointManager(Path(runner.work_dir))
+        self.name = "transfer"
+        self.identity: dict[str, Any] = {}
+        self.request = StopRequest()
+        # Batches of this epoch that the checkpoint already has.
+        self.first = 0
+
+    def run(self) -> nn.Module:
+        """Run all remaining epochs.
+
+        Raises:
+            Preempted: SIGTERM or SIGUSR1 asked to stop; a checkpoint is written.
+            UserError: A checkpoint cannot be read or written.
+        """
+        self._resume()
+        model = super().run()
+        self.checkpoints.wait()
+        return model
+
+    def run_epoch(self) -> None:
+        """The steps of an epoch that are left."""
+        self.runner.call_hook("before_train_epoch")
+        self.runner.model.train()
+        self.dataloader.batch_sampler.begin(self._epoch, self.first)
+        for index, batch in enumerate(self.dataloader, self.first):
+            self.run_iter(index, batch)
+            if index + 1 < len(self.dataloader):
+                self._after_step(index + 1)
+        self.first = 0
+        self.runner.call_hook("after_train_epoch")
+        self._epoch += 1
+        self._after_step(0)
+
+    def asked_to_stop(self, *, last: bool) -> bool:
+        """Whether any process was asked to stop; all processes call this at the same time.
+
+        Args:
+            last: It is called for the last time.
+        """
+        return self.agreement.all_reduce(
+            Flags(stop=bool(self.request.signal)), wait=last, check_pending=lambda: False
+        ).stop
+
+    def _after_step(self, batch: int) -> None:
+        """Write a checkpoint where one is due, and stop where that was asked for.
+
+        Args:
+            batch: Batches done of the epoch that is under way; 0 at its end.
+        """
+        due = self.process.main and self.checkpoints.due(self.minutes)
+        flags = Flags(stop=bool(self.request.signal), save=due)
+        agreed = self.agreement.all_reduce(flags, wait=batch == 0, check_pending=lambda: False)
+        if batch == 0 or agreed:
+            self._save(batch)
+        if agreed.stop and self._epoch < self._max_epochs:
+            self.checkpoints.wait()
+            raise preempted(self.name, self.request, step=self._iter, folder=self.checkpoints.folder)
+
+    def _save(self, batch: int) -> None:
+        random_states = self.agreement.gather(random_state(self.process.device))
+        if not self.process.main:
+            return
+        schedulers = [scheduler.state_dict() for scheduler in self.runner.param_schedulers]
+        state = {
+            "epoch": self._epoch,
+            "batch": batch,
+            "step": self._iter,
+            "method": self.model.state_dict(),
+            "optimizer": self.runner.optim_wrapper.optimizer.state_dict(),
+            "schedulers": [{key: values[key] for key in _SCHEDULER} for values in schedulers],
+            "random": random_states,
+            "identity": self.identity,
+        }
+        self.checkpoints.save(state)
+
+    def _resume(self) -> None:
+        """Go on from the newest checkpoint where there is one."""
+        newest = checkpoint_to_resume(self.checkpoints, None, name=self.name) if self.process.main else None
+        path = self.agreement.broadcast(newest)
+        if path is None:
+            return
+        state = read_checkpoint(path, self.identity, anew=f"remove {self.checkpoints.folder}")
+        load_weights(path, state, self.model, self.runner.optim_wrapper.optimizer)
+        for scheduler, values in zip(self.runner.param_schedulers, state["schedulers"], strict=True):
+            scheduler.load_state_dict(values)
+        self._epoch, self._iter, self.first = state["epoch"], state["step"], state["batch"]
+        if len(state["random"]) == self.process.world_size:
+            set_random_state(state["random"][self.process.rank], self.process.device)
+        if self.process.main:
+            done = f"step {self._iter:,} of {self._max_iters:,}"
+            print(f"{self.name}: going on after {done}, from {path}", flush=True)
