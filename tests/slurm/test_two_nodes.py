@@ -81,7 +81,7 @@ def submit(folder, config, *arguments, resources=()):
 
 
 def finish(process, seconds):
-    """What Snakemake said. One that takes too long is ended, and its jobs with it: they would hold up the other tests."""
+    """What Snakemake said. One that takes too long is ended with its jobs, which would hold up the other tests."""
     try:
         return process.communicate(timeout=seconds)[0]
     except subprocess.TimeoutExpired:
