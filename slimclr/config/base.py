@@ -17,7 +17,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 
 # No setting is of use beyond these limits; a slip of the keyboard is.
-Positive = Annotated[float, Field(gt=0, le=1e6)]
+Positive = Annotated[float, Field(gt=0, le=1e12)]
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
 

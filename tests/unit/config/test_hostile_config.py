@@ -37,7 +37,7 @@ def refusal(read, path: Path) -> str:
         ("lr: 0.1", "lr: .nan", "pretrain.optimizer.lr: Input should be a finite number, but it is NaN"),
         ("lr: 0.1", "lr: .inf", "pretrain.optimizer.lr: Input should be a finite number, but it is Infinity"),
         ("lr: 0.1", "lr: 0", "pretrain.optimizer.lr: Input should be greater than 0, but it is 0"),
-        ("lr: 0.1", "lr: 1e30", 'optimizer.lr: Input should be less than or equal to 1000000, but it is "1e30"'),
+        ("lr: 0.1", "lr: 1e30", 'optimizer.lr: Input should be less than or equal to 1000000000000, but it is "1e30"'),
         ("lr: 0.1", "lr: 0.1, momentum: 1", "pretrain.optimizer.momentum: Input should be less than 1, but it is 1"),
         ("lr: 0.1", "lr: 0.1, weight_decay: 1.0e+30", "weight_decay: Input should be less than or equal to 1, but"),
         ("name: mocov2", "name: mocov2, temperature: 0", "method.temperature: Input should be greater than 0, but"),
