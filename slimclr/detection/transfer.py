@@ -1,6 +1,7 @@
 """Fine-tune a slimmable backbone on COCO and evaluate every width."""
 
 import gc
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,8 @@ def run_transfer(
 def _train(
     config: Config, coco: Path, *, name: str, identity: dict[str, Any], request: StopRequest
 ) -> dict[str, dict[str, float]] | None:
+    # A log line that a full disk has no room for is not worth a traceback: the next checkpoint says it in one line.
+    logging.raiseExceptions = False
     runner = Runner.from_cfg(config)
     training = runner.train_loop
     training.name, training.identity, training.request = name, identity, request

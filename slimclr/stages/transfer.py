@@ -74,5 +74,5 @@ def transfer(
 def _name_earlier(checkpoints: Path, part: str) -> None:
     """Say that mmengine's checkpoints, of an earlier version, are not gone on from: to read them may run a program."""
     for folder in sorted({path.parent for path in checkpoints.glob(f"*/{part}/epoch_*.pth")}):
-        line = "mmengine's checkpoints, of an earlier version, are not used; remove this folder to free the disk"
-        print(f"{folder}: {line}", file=sys.stderr, flush=True)
+        line = ": mmengine's checkpoints, of an earlier version, are not used; remove this folder to free the disk"
+        print(f"{folder}{line}", file=sys.stderr, flush=True)

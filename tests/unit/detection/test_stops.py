@@ -53,7 +53,7 @@ class Transfer:
         folder.mkdir(exist_ok=True)
         out = ["--out", str(folder / "metrics.json"), "--checkpoints", str(folder / "work")]
         arguments = ["transfer", "--name", "x", *self.inputs, *out]
-        process = self.context.Process(target=_command, args=(arguments, folder.parent / f"{folder.name}.log"))
+        process = self.context.Process(target=_command, args=(arguments, folder.with_name(f"{folder.name}.log")))
         process.start()
         return process
 
