@@ -43,7 +43,20 @@ LAYERS: tuple[dict[str, str], ...] = (
     },
     {"config": "what a user may set, typed and frozen"},
     dict.fromkeys(
-        ("arch", "errors", "files", "lock", "machine", "places", "progress", "provenance", "seeds", "__init__"), ""
+        (
+            "arch",
+            "errors",
+            "files",
+            "lock",
+            "locks",
+            "machine",
+            "places",
+            "progress",
+            "provenance",
+            "seeds",
+            "__init__",
+        ),
+        "",
     ),
 )
 # Rooms whose modules do not import one another. What they share lies in a layer below, or in one of the modules named.

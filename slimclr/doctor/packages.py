@@ -1,6 +1,7 @@
 """What an environment has: mmcv's operators, DALI, and the self-test of a container image. Needs no GPU."""
 
 from slimclr.doctor.finding import Finding, failure, ok, probe, warning
+from slimclr.locks import differences, installed_versions
 
 MODULES = {
     "train": (
@@ -90,6 +91,16 @@ def check_works(check: str, python: str) -> Finding:
     code, text, otherwise, cure = WORKS[check]
     found = probe(python, code)
     return otherwise(check, found, cure) if isinstance(found, str) else ok(check, text.format(**found))
+
+
+def check_versions(lock: str) -> Finding:
+    """This environment against its lock."""
+    wrong = differences(lock, installed_versions())
+    if wrong:
+        return failure(
+            "versions", "; ".join(wrong[:5]) + "; ..." * (len(wrong) > 5), "build the image again from the lock"
+        )
+    return ok("versions", f"{len(installed_versions())} packages as locked")
 
 
 def check_imports(python: str, names: tuple[str, ...]) -> Finding:
