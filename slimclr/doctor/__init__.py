@@ -52,11 +52,8 @@ def examine_image(name: str) -> list[Finding]:
     if name not in packages.MODULES:
         known = ", ".join(packages.MODULES)
         raise UserError(f"--image {name}: not one of {known}; inside an image SLIMCLR_IMAGE names it")
-    lock = Path(__file__).parents[2] / "envs" / f"{name}.lock"
-    findings = [
-        packages.check_versions(lock.read_text()),
-        packages.check_imports(sys.executable, packages.MODULES[name]),
-    ]
+    lock = (Path(__file__).parents[2] / f"envs/{name}.lock").read_text()
+    findings = [packages.check_versions(lock), packages.check_imports(sys.executable, packages.MODULES[name].split())]
     if name != "recordio":
         findings.append(packages.check_works("torch", sys.executable))
         own = packages.check_mmcv if name == "detection" else partial(packages.check_works, "dali")

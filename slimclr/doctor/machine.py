@@ -15,15 +15,13 @@ MINIMUM_CAPABILITY = (7, 5)
 SHARED_MEMORY_NEEDED = 256 * 1024**2
 # Loader processes hand batches over in shared memory. Of the paper's recipes MoCo v2 takes most of it for each GPU: 8
 # processes that are two batches ahead, and the batch in hand; each is 256 images in 2 views of 3 x 224 x 224 float32.
-# MoCo v3, SimCLR and probes take half of that.
 SHARED_MEMORY_PER_GPU = (8 * 2 + 1) * 256 * 2 * 3 * 224**2 * 4
 # Below the first number is a failure, below the second a warning.
 OPEN_FILES, PROCESSES, CLOCK_SECONDS = (256, 4096), (128, 2048), (60.0, 2.0)
-NETWORK = {
-    *("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ncpfs", "virtiofs"),
-    *("lustre", "gpfs", "beegfs", "ceph", "glusterfs", "orangefs", "pvfs2", "panfs", "wekafs", "vastfs"),
-    *("fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.s3fs", "fuse.gcsfuse", "fuse.juicefs", "fuse.rclone"),
-}
+NETWORK = (
+    "nfs nfs4 cifs smb3 smbfs 9p afs ncpfs virtiofs lustre gpfs beegfs ceph glusterfs orangefs pvfs2 panfs wekafs vastfs "
+    "fuse.sshfs fuse.glusterfs fuse.ceph fuse.s3fs fuse.gcsfuse fuse.juicefs fuse.rclone"
+).split()
 # torch itself says what is wrong with a driver.
 TORCH = """
 import json, torch

@@ -4,15 +4,10 @@ from slimclr.doctor.finding import Finding, failure, ok, probe, warning
 from slimclr.locks import differences, installed_versions
 
 MODULES = {
-    "train": (
-        *("torch", "torchvision", "numpy", "scipy", "pandas", "pyarrow", "PIL", "lmdb", "nvidia.dali", "numba"),
-        *("safetensors", "pydantic", "yaml", "rich", "tensorboard", "jinja2", "matplotlib", "snakemake"),
-    ),
-    "detection": (
-        *("torch", "torchvision", "mmengine", "mmcv", "mmdet", "cv2", "pycocotools.mask", "numpy", "PIL"),
-        *("safetensors", "pydantic", "yaml", "rich"),
-    ),
-    "recordio": ("mxnet", "numpy", "lmdb", "PIL", "pydantic", "yaml", "rich"),
+    "train": "torch torchvision numpy scipy pandas pyarrow PIL lmdb nvidia.dali numba safetensors pydantic yaml rich "
+    "tensorboard jinja2 matplotlib snakemake",
+    "detection": "torch torchvision mmengine mmcv mmdet cv2 pycocotools.mask numpy PIL safetensors pydantic yaml rich",
+    "recordio": "mxnet numpy lmdb PIL pydantic yaml rich",
 }
 
 MMCV = """
@@ -95,15 +90,12 @@ def check_works(check: str, python: str) -> Finding:
 
 def check_versions(lock: str) -> Finding:
     """This environment against its lock."""
-    wrong = differences(lock, installed_versions())
-    if wrong:
-        return failure(
-            "versions", "; ".join(wrong[:5]) + "; ..." * (len(wrong) > 5), "build the image again from the lock"
-        )
+    if wrong := differences(lock, installed_versions()):
+        return failure("versions", f"{len(wrong)} differ: {'; '.join(wrong[:5])}", "build it again from the lock")
     return ok("versions", f"{len(installed_versions())} packages as locked")
 
 
-def check_imports(python: str, names: tuple[str, ...]) -> Finding:
+def check_imports(python: str, names: list[str]) -> Finding:
     """Modules can be imported, all in one process."""
     found = probe(python, IMPORTS.format(names=names))
     if isinstance(found, str):
