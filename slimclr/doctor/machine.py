@@ -19,9 +19,9 @@ SHARED_MEMORY_PER_GPU = (8 * 2 + 1) * 256 * 2 * 3 * 224**2 * 4
 # Below the first number is a failure, below the second a warning.
 OPEN_FILES, PROCESSES, CLOCK_SECONDS = (256, 4096), (128, 2048), (60.0, 2.0)
 NETWORK = (
-    "nfs nfs4 cifs smb3 smbfs 9p afs ncpfs virtiofs lustre gpfs beegfs ceph glusterfs orangefs pvfs2 panfs wekafs vastfs "
-    "fuse.sshfs fuse.glusterfs fuse.ceph fuse.s3fs fuse.gcsfuse fuse.juicefs fuse.rclone"
-).split()
+    "nfs nfs4 cifs smb3 smbfs 9p afs ncpfs virtiofs lustre gpfs beegfs ceph glusterfs orangefs pvfs2 panfs wekafs "
+    "vastfs fuse.sshfs fuse.glusterfs fuse.ceph fuse.s3fs fuse.gcsfuse fuse.juicefs fuse.rclone"
+)
 # torch itself says what is wrong with a driver.
 TORCH = """
 import json, torch
@@ -122,7 +122,7 @@ def check_lmdb(path: Path, *, copied: bool) -> Finding:
         return warning("lmdb", f"{path}: file system not known", "make sure that it is a local disk")
     kind, point = words[-2:]
     text = f"{path}: {kind} (mounted at {point})"
-    if kind not in NETWORK:
+    if kind not in NETWORK.split():
         return ok("lmdb", f"{text}, local")
     if copied:
         return ok("lmdb", f"{text}, across the network; jobs read a copy in paths.scratch")
