@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -24,14 +25,7 @@ def save_weights(path: Path | str, tensors: Mapping[str, Tensor], meta: Mapping[
         tensors: Named tensors; the backbone's names start with `backbone.`.
         meta: Header; `SlimmableResNet.shape` is needed to build the backbone again.
     """
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with atomic_path(path) as part:
-        try:
-            save_file(contiguous, part, {"slimclr": json.dumps(dict(meta))})
-        except SafetensorError as error:
-            raise UserError(
-                f"{path}: not written ({error}); free space, or mend that, and run this stage again"
-            ) from error
+    write_tensors(path, tensors, {"slimclr": json.dumps(dict(meta))})
 
 
 def read_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -41,20 +35,56 @@ def read_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         Tensors by name, and the header.
 
     Raises:
-        UserError: No such file, not safetensors, or not written by this project.
+        UserError: No such file, not safetensors, not written by this project, or with numbers that are not finite.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such weights file; run the pretrain stage of this run first")
+    tensors, metadata = read_tensors(path)
+    if "slimclr" not in metadata:
+        raise UserError(f"{path}: has no slimclr header; only weights written by this pipeline can be read here")
+    return tensors, json.loads(metadata["slimclr"])
+
+
+def write_tensors(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors and texts, whole or not at all.
+
+    Args:
+        path: A `.safetensors` file.
+        tensors: Named tensors, on any device.
+        metadata: Texts by name.
+
+    Raises:
+        UserError: The disk is full, or refuses it otherwise.
+    """
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_path(path) as part:
+        try:
+            save_file(contiguous, part, dict(metadata))
+        except SafetensorError as error:
+            raise UserError(
+                f"{path}: not written ({error}); free space, or mend that, and run this stage again"
+            ) from error
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read what `write_tensors` wrote.
+
+    Raises:
+        UserError: Not a whole safetensors file, or with numbers that are not finite.
+    """
     try:
         with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get("slimclr")
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except SafetensorError as error:
         raise UserError(f"{path}: not a whole safetensors file ({error}); delete it and rerun its stage") from None
-    if header is None:
-        raise UserError(f"{path}: has no slimclr header; only weights written by this pipeline can be read here")
-    return tensors, json.loads(header)
+    for name, tensor in tensors.items():
+        if count := int((~torch.isfinite(tensor)).sum()):
+            raise UserError(
+                f"{path}: {name} is not finite ({count:,} of {tensor.numel():,} values); delete it and rerun its stage"
+            )
+    return tensors, metadata
 
 
 def load_backbone(path: Path | str) -> tuple[SlimmableResNet, dict[str, Any]]:
