@@ -54,6 +54,7 @@ LAYERS: tuple[dict[str, str], ...] = (
             "progress",
             "provenance",
             "seeds",
+            "statistics",
             "__init__",
         ),
         "",

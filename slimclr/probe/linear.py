@@ -3,11 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slimclr.data.loading.base import Loader
 from slimclr.losses import mixed_loss
 from slimclr.methods.base import Encoder, Method, Output, WidthResult
 from slimclr.nn import SlimmableLinear, SlimmableResNet, SwitchableLinear, classifier, width_key
@@ -26,6 +24,7 @@ class LinearProbe(Method):
 
     def __init__(self, backbone: SlimmableResNet, classes: int):
         super().__init__(backbone.widths)
+        self.classes = classes
         self.backbone = backbone.requires_grad_(False).eval()
         self.classifier = classifier(backbone.out_features, classes, backbone.widths, switchable=True)
 
@@ -83,30 +82,3 @@ class OwnClassifier(Encoder):
     def logits(self, images: Tensor, width: float) -> Tensor:
         """(n, 3, h, w) to (n, classes)."""
         return self(images, width)
-
-
-@torch.no_grad()
-def evaluate(probe: LinearProbe | OwnClassifier, loader: Loader, device: torch.device) -> dict[float, dict[str, float]]:
-    """Top-1 and top-5 accuracy in percent by width, over the images of all processes.
-
-    Args:
-        probe: Gives `logits(images, width)`.
-        loader: Every validation image exactly once over all processes.
-        device: Where the probe lies.
-    """
-    probe.eval()
-    hits = torch.zeros(len(probe.widths), 2, dtype=torch.float64, device=device)
-    count = torch.zeros((), dtype=torch.float64, device=device)
-    for (images,), labels in loader:
-        images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
-        labels = labels.to(device, non_blocking=True)
-        count += len(labels)
-        for row, width in enumerate(probe.widths):
-            logits = probe.logits(images, width)
-            ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
-            hits[row] += torch.stack([ranked[:, 0].sum(), ranked.sum()])
-    if dist.is_initialized():
-        dist.all_reduce(hits)
-        dist.all_reduce(count)
-    percent = (100 * hits / count).tolist()
-    return {width: {"top1": top1, "top5": top5} for width, (top1, top5) in zip(probe.widths, percent, strict=True)}
