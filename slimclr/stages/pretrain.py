@@ -44,6 +44,7 @@ class _Trained:
         deviations: Why it is not comparable with the paper.
         inputs: SHA-256 of what was read, by name.
         folder: Where its records lie.
+        classes: Names of the classifier's outputs; none where labels were not used.
     """
 
     backbone: SlimmableResNet
@@ -52,6 +53,7 @@ class _Trained:
     deviations: list[str]
     inputs: dict[str, str]
     folder: Path
+    classes: tuple[str, ...] = ()
 
 
 def pretrain(
@@ -164,12 +166,16 @@ def _train(
         if not process.main:
             return None
         finish(folder, recipe, inputs)
-    return _Trained(backbone, method.exported(), trainer.step, deviations, inputs, folder)
+    classes = tuple(images.classes) if recipe.method.name == "supervised" else ()
+    return _Trained(backbone, method.exported(), trainer.step, deviations, inputs, folder, classes)
 
 
 def _write(recipe: Pretrain, trained: _Trained, out: Path, *, run: str, seed: int, started: float) -> None:
     name, backbone = recipe.method.name, trained.backbone
     header = results.identity("pretrain", run, seed) | {"method": name, "recipe_sha256": fingerprint(recipe)}
+    header |= {"image_size": recipe.image_size, "views": recipe.views}
+    if trained.classes:
+        header["classes"] = trained.classes
     save_weights(out / WEIGHTS, trained.tensors, header | backbone.shape)
     write_text(out / "config.yaml", yaml.safe_dump(dump(recipe), sort_keys=False))
     with atomic_path(out / "metrics.jsonl") as part:
