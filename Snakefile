@@ -26,6 +26,7 @@ else:
 include: "workflow/rules/recordio.smk"
 include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/probe.smk"
+include: "workflow/rules/quick.smk"
 include: "workflow/rules/transfer.smk"
 include: "workflow/rules/report.smk"
 
@@ -36,6 +37,7 @@ rule all:
         # The stages' results too: Snakemake does not miss a deleted file whose followers are still there.
         rules.report.input.pretrain,
         rules.report.input.probe,
+        rules.report.input.quick,
         rules.report.input.transfer,
         rules.report.output,
 

@@ -8,6 +8,7 @@ from slimclr.config.backbone import Backbone
 from slimclr.config.base import Model, Positive, dump
 from slimclr.config.detection import Detection
 from slimclr.config.distillation import Distillation
+from slimclr.config.finetune import FineTune
 from slimclr.config.identity import OPERATIONAL, decisive, fingerprint, operational
 from slimclr.config.load import load_config, load_recipe, load_recipes, parse_section
 from slimclr.config.loader import Backend
@@ -16,6 +17,7 @@ from slimclr.config.optimizer import Optimizer, Schedule
 from slimclr.config.pipeline import Config
 from slimclr.config.pretrain import KNN, STARVED, Pretrain
 from slimclr.config.probe import Probe
+from slimclr.config.quick import Quick
 from slimclr.config.recipe import Recipe, seeded_runs
 from slimclr.config.schema import json_schema
 from slimclr.config.strict_yaml import read_yaml
@@ -30,12 +32,14 @@ __all__ = [
     "Config",
     "Detection",
     "Distillation",
+    "FineTune",
     "MoCoV2",
     "Model",
     "Optimizer",
     "Positive",
     "Pretrain",
     "Probe",
+    "Quick",
     "Random",
     "Recipe",
     "Schedule",

@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from slimclr.arch import DEPTHS, arch_name, width_channels
+from slimclr.arch import CIFAR_BLOCKS, DEPTHS, arch_name, width_channels
 from slimclr.config.base import Count, Model, Positive
 
 
@@ -47,6 +47,12 @@ class Backbone(Model):
         if not self.overlap and sum(self.widths) > 2:
             raise ValueError(f"overlap false: widths {list(self.widths)} below 1.0 add up to more than 1")
         return self
+
+    @property
+    def features(self) -> dict[float, int]:
+        """Features of an image by width."""
+        stages, expansion = (3, 1) if self.depth in CIFAR_BLOCKS else (4, 4)
+        return {width: round(self.base_width * 2 ** (stages - 1) * expansion * width) for width in self.widths}
 
     @property
     def arch(self) -> str:

@@ -9,9 +9,11 @@ from typing import Any
 from slimclr.config.base import M, Model, dump
 from slimclr.config.detection import Detection
 from slimclr.config.errors import did_you_mean, validated
+from slimclr.config.finetune import FineTune
 from slimclr.config.pipeline import Config
 from slimclr.config.pretrain import Pretrain
 from slimclr.config.probe import Probe
+from slimclr.config.quick import Quick
 from slimclr.config.recipe import Recipe, seeded_runs
 from slimclr.config.strict_yaml import read_yaml
 from slimclr.errors import UserError
@@ -74,6 +76,8 @@ def load_recipes(config: Config, root: Path) -> dict[str, Recipe]:
 _WHOLE: dict[type[Model], tuple[str, type[Model]]] = {
     Pretrain: ("pretrain", Recipe),
     Probe: ("probe", Recipe),
+    Quick: ("quick_section", Recipe),
+    FineTune: ("finetune", Recipe),
     Detection: ("detection", Config),
 }
 
@@ -100,7 +104,10 @@ def parse_section(model: type[M], text: str, changes: Mapping[str, Any] = Mappin
         values = _read_mapping(Path(text))
     section, whole = _WHOLE.get(model, ("", None))
     if whole and isinstance(values, dict) and any(key in values for key in _required(whole)):
-        values = dump(getattr(validated(whole, values, name), section))
+        found = getattr(validated(whole, values, name), section)
+        if found is None:
+            raise UserError(f"{name}: has no section {section}; add it, or name another recipe")
+        values = dump(found)
     return validated(model, {**values, **changes} if isinstance(values, dict) else values, name)
 
 

@@ -6,8 +6,10 @@ from pydantic import Field, field_validator, model_validator
 
 from slimclr.arch import CIFAR_BLOCKS
 from slimclr.config.base import Model, Seed
+from slimclr.config.finetune import FineTune
 from slimclr.config.pretrain import Pretrain
 from slimclr.config.probe import Probe
+from slimclr.config.quick import OF_THE_PROBE, Quick
 
 
 class Recipe(Model):
@@ -20,6 +22,10 @@ class Recipe(Model):
     pretrain: Pretrain
     probe: Probe
     transfer: bool = Field(False, description="Fine-tune this run's backbone on COCO.")
+    quick: Quick | None = Field(
+        None, description="Quick probes in `all` and in the report; null: only the target `quick` makes them."
+    )
+    finetune: FineTune | None = Field(None, description="Fine-tune the backbone with labels; null: not.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -31,7 +37,16 @@ class Recipe(Model):
             raise ValueError("probe.optimizer is missing")
         if self.transfer and self.pretrain.backbone.depth in CIFAR_BLOCKS:
             raise ValueError(f"transfer true: Mask R-CNN needs four stages, {self.pretrain.backbone.arch} has three")
+        widths = self.pretrain.backbone.widths
+        if self.finetune is not None and not set(self.finetune.widths or ()) <= set(widths):
+            raise ValueError(f"finetune.widths {list(self.finetune.widths or ())} are not all in {list(widths)}")
         return self
+
+    @property
+    def quick_section(self) -> Quick:
+        """The quick probes' settings; how they read images is the linear probe's where `quick` does not say."""
+        said = {} if self.quick is None else self.quick.model_dump(exclude_unset=True)
+        return Quick(**{key: getattr(self.probe, key) for key in OF_THE_PROBE} | said)
 
     @field_validator("seeds")
     @classmethod

@@ -9,7 +9,7 @@ from slimclr.config import Recipe, load_config, load_recipes
 from slimclr.errors import UserError
 from slimclr.machine import describe_machine
 from slimclr.plan.forecast import Forecast, forecast
-from slimclr.plan.jobs import planned_jobs, read_profile
+from slimclr.plan.jobs import RUN_RULES, planned_jobs, read_profile
 from slimclr.plan.largest import largest_batch
 from slimclr.plan.measure import Measuring
 from slimclr.plan.rates import Rates, merge, read_rates, write_rates
@@ -81,7 +81,7 @@ def _sources(stated: Rates, known: Rates, path: Path | None, work: Path, recipes
     notes = [f"stated in {path}: {', '.join(stated.jobs) or 'no job'}"] if path is not None else []
     for name in stated.jobs:
         rule, _, run = name.partition(" ")
-        if run and run.partition("_seed")[0] not in recipes and rule in ("pretrain", "probe", "transfer"):
+        if run and run.partition("_seed")[0] not in recipes and rule in RUN_RULES:
             notes.append(f"{path}: {name} is no job of this config; its rate is not used")
     found = ", ".join(name for name in known.jobs if name not in stated.jobs)
     return [*notes, *([f"recorded by earlier jobs in {work}: {found}"] if found else [])]

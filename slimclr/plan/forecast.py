@@ -10,7 +10,12 @@ from slimclr.plan.jobs import Job, JobForecast, Machine
 from slimclr.plan.rates import DataSet, Rate, Rates
 from slimclr.plan.sizes import disk_gb
 
-_STAGES = {"convert_recordio": "recordio", "extract_train": "extract", "extract_val": "extract"}
+_STAGES = {
+    "convert_recordio": "recordio",
+    "extract_train": "extract",
+    "extract_val": "extract",
+    "quick_probe": "quick",
+}
 # So little on any machine that nobody needs to know it better.
 _REPORT_SECONDS = 6.0
 
@@ -173,6 +178,9 @@ def _work(
         # A network of one width is never slower than the full one before slow start.
         first = own.epochs if len(own.backbone.widths) == 1 else own.slow_start_epoch
         return own.epochs, trained(own, images, own.epochs), trained(own, images, first), 0.0
+    if job.rule == "quick_probe":
+        counts = (data.train_images, data.val_images)
+        return 0, 0.0, 0.0, None if None in counts else sum(count or 0 for count in counts) / job.processes
     probing = job.rule == "probe"
     section: Probe | Detection = recipe.probe if probing else config.detection
     train, val = (data.train_images, data.val_images) if probing else (data.coco_train_images, data.coco_val_images)

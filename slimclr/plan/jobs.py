@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from slimclr.config import Config, Model, Recipe
 from slimclr.errors import UserError
 from slimclr.machine import gpu_names, gres_gpus
 
@@ -97,6 +98,17 @@ class Machine:
     gpus: int | None
     jobs: int | None
     retries: int  # how often a job that met its time limit is submitted again
+
+
+# Rules whose jobs belong to a run.
+RUN_RULES = ("pretrain", "probe", "quick_probe", "transfer")
+
+
+def section_of(rule: str, config: Config, recipe: Recipe) -> Model:
+    """What a rule with runs takes of config and recipe."""
+    if rule == "transfer":
+        return config.detection
+    return recipe.quick_section if rule == "quick_probe" else getattr(recipe, rule)
 
 
 def read_profile(profile: str, root: Path) -> tuple[Path, Machine]:

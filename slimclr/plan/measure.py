@@ -67,6 +67,8 @@ class Measuring:
         for rule in ("pretrain", "probe", "transfer"):
             for job in (job for job in self.jobs if job.rule == rule):
                 self._try(job.name, partial(self._train, job))
+        for job in (job for job in self.jobs if job.rule == "quick_probe"):
+            self._try(job.name, partial(self._quick, job))
         return Rates(machine=describe_machine(), jobs=self.rates, data_set=DataSet(**self.sizes))
 
     def _try(self, name: str, task: Callable[[], None]) -> None:
@@ -134,6 +136,17 @@ class Measuring:
         if key not in self._once:
             self._once[key] = (self._transfer if job.rule == "transfer" else self._steps)(job, recipe)
         self.rates[job.name] = self._once[key]
+
+    def _quick(self, job: Job) -> None:
+        """Quick probes look at an image as a probe's evaluation does; what comes after that takes seconds."""
+        run = job.wildcards["run"]
+        names = (f"probe {run}", f"probe {self.run_of[run]}", "probe")
+        known = self.known.jobs | self.rates
+        probe = next((known[name] for name in names if name in known), Rate())
+        if probe.evaluation_images_per_s is None:
+            raise UserError("the probe's evaluation, which reads images as it does, has no rate; state one")
+        kept = {"start_s", "evaluation_images_per_s", "cores", "memory_gb", "gpu_memory_gb"}
+        self.rates[job.name] = Rate(**probe.model_dump(include=kept))
 
     def _drawn(self, recipe: Pretrain) -> tuple[Path, Rate]:
         """Weights of a random backbone with the shape of a recipe's, and the rate of drawing them."""

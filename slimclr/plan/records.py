@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from slimclr.config import Config, Pretrain, Recipe, decisive, fingerprint, seeded_runs
-from slimclr.plan.jobs import Job
+from slimclr.plan.jobs import Job, section_of
 from slimclr.plan.rates import Rate, Rates
 
 
@@ -35,7 +35,7 @@ def _done(job: Job, config: Config, recipe: Recipe | None) -> Rate | None:
     if not job.benchmark or not job.done or not file.is_file():
         return None
     if recipe is not None:
-        section = config.detection if job.rule == "transfer" else getattr(recipe, job.rule)
+        section = section_of(job.rule, config, recipe)
         results = next(Path(path) for path in job.outputs if path.endswith("metrics.json"))
         if json.loads(results.read_text(encoding="utf-8"))["recipe_sha256"] != fingerprint(section):
             return None

@@ -54,6 +54,9 @@ def classes_of(config: Config) -> int:
 
 def disk_gb(job: Job, config: Config, recipe: Recipe | None, data: DataSet, checkpoint: float | None) -> float | None:
     """GB that a job leaves on the disk, with as many of its checkpoints (GB) as there are at most; None: not known."""
+    if recipe is not None and job.rule == "quick_probe":
+        images = None if data.train_images is None or data.val_images is None else data.train_images + data.val_images
+        return images and images * 4 * sum(recipe.pretrain.backbone.features.values()) / 1e9
     if recipe is not None:
         kept = _CHECKPOINTS
         if job.rule == "pretrain" and recipe.pretrain.keep_every_epochs:

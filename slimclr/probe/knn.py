@@ -1,4 +1,4 @@
-"""A kNN classifier for every width, cheap enough to monitor a training (arXiv 1805.01978, section 3.4)."""
+"""A kNN classifier for every width, cheap enough to monitor a training."""
 
 from typing import Any
 
@@ -14,31 +14,10 @@ from slimclr.data.stores.base import Images
 from slimclr.engine.distributed import Process
 from slimclr.errors import UserError
 from slimclr.nn import SlimmableResNet
+from slimclr.probe.neighbours import knn_predict
 from slimclr.seeds import derived_seed
 
 _BATCH = 64
-
-
-def knn_predict(
-    queries: Tensor, bank: Tensor, labels: Tensor, *, classes: int, neighbours: int, temperature: float
-) -> Tensor:
-    """The class with the most votes among the nearest features, each vote weighted by exp(cosine / temperature).
-
-    Args:
-        queries: Features of unit length (n, d).
-        bank: Features of unit length (m, d).
-        labels: Classes of the bank (m,).
-        classes: Number of classes.
-        neighbours: Number of neighbours that vote; all where the bank has fewer.
-        temperature: Softens the weights.
-
-    Returns:
-        Class of every query (n,).
-    """
-    nearest = (queries @ bank.T).topk(min(neighbours, len(bank)), dim=1)
-    votes = torch.zeros(len(queries), classes, device=queries.device)
-    votes.scatter_add_(1, labels[nearest.indices], (nearest.values.float() / temperature).exp())
-    return votes.argmax(dim=1)
 
 
 def _share_out(bank: int, queries: int, images: int) -> tuple[int, int]:
@@ -115,8 +94,7 @@ class KNNMonitor:
             for rows, wanted in zip(queries[width].split(1024), targets.split(1024), strict=True):
                 predicted = knn_predict(
                     rows,
-                    everything,
-                    classes,
+                    [(everything, classes)],
                     classes=self.classes,
                     neighbours=self.settings.neighbours,
                     temperature=self.settings.temperature,

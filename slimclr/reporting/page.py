@@ -1,9 +1,11 @@
 """The report: reads the results, builds tables and figures, writes every form of them."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 
 import jinja2
 from markupsafe import Markup, escape
@@ -42,6 +44,7 @@ def write_report(
     references: Path,
     config_sha256: str,
     config_name: str,
+    others: Mapping[str, Sequence[str]] = MappingProxyType({}),
     title: str = "SlimCLR: measured and published",
 ) -> None:
     """Write index.html, tables.md, tables.csv, tables.tex and figures/ (SVG and PNG).
@@ -56,13 +59,14 @@ def write_report(
         references: File of published figures.
         config_sha256: SHA-256 of the resolved configuration.
         config_name: Name of the configuration, for the head of the page.
+        others: Further stages (quick, finetune) and the names of the directories that have them.
         title: Title of the page.
 
     Raises:
         UserError: A metrics file or the references are missing or malformed.
     """
     published = load_references(references)
-    found = read_results(results, runs, transfer_runs)
+    found = read_results(results, runs, transfer_runs, others)
     summary = summarise(found.values, published)
     reasons = not_comparable(found.records)
     tables = report_tables(summary, published, reasons, found.records, list(runs))
@@ -105,7 +109,7 @@ def render_markdown(heading: Heading, tables: list[Table]) -> str:
 
 def render_latex(tables: list[Table]) -> str:
     """The tables of results as LaTeX; reasons, sources and provenance are too wide for a printed column."""
-    chosen = [table for table in tables if table.key in ("probe", "gain", "transfer", "cost")]
+    chosen = [table for table in tables if table.key in ("probe", "gain", "quick", "finetune", "transfer", "cost")]
     return "\n".join(["% Needs \\usepackage{booktabs}.", *(to_latex(table) for table in chosen)])
 
 

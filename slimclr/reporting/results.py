@@ -1,8 +1,10 @@
 """Reading what the stages left under results/ into frames."""
 
 import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, Self
 
 import pandas as pd
@@ -27,7 +29,13 @@ VALUE_COLUMNS = ["run", "method", "arch", "stage", "width", "metric", "value"]
 CURVE_COLUMNS = ["run", "directory", "epoch", "lr", "width", "loss"]
 
 # Without these a stage has no result to report; everything else may be absent and leaves a cell empty.
-_REQUIRED_METRICS = {"pretrain": (), "probe": ("top1",), "transfer": ("box_ap",)}
+_REQUIRED_METRICS = {
+    "pretrain": (),
+    "probe": ("top1",),
+    "quick": ("ridge_top1",),
+    "finetune": ("top1",),
+    "transfer": ("box_ap",),
+}
 
 
 class Provenance(BaseModel):
@@ -120,13 +128,19 @@ class Results:
     curves: pd.DataFrame
 
 
-def read_results(results: Path, runs: dict[str, list[str]], transfer_runs: list[str]) -> Results:
+def read_results(
+    results: Path,
+    runs: dict[str, list[str]],
+    transfer_runs: list[str],
+    others: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Results:
     """Read the metrics of all runs.
 
     Args:
         results: The folder with pretrain/, probe/ and transfer/.
         runs: For each run the names of its directories, one for each seed.
         transfer_runs: The names of the directories that have a transfer stage.
+        others: Further stages (quick, finetune) and the names of the directories that have them.
 
     Raises:
         UserError: A file is missing or malformed, a run's stages were made of different weights or its seeds by
@@ -145,7 +159,8 @@ def read_results(results: Path, runs: dict[str, list[str]], transfer_runs: list[
     for run, directories in runs.items():
         first: StageMetrics | None = None
         for directory in directories:
-            stages = _read_stages(results, directory, transfer=directory in transfer_runs)
+            further = [stage for stage, asked in others.items() if directory in asked]
+            stages = _read_stages(results, directory, further, transfer=directory in transfer_runs)
             pretrain = stages[0]
             first = first or pretrain
             if (pretrain.method, pretrain.arch) != (first.method, first.arch):
@@ -165,9 +180,9 @@ def read_results(results: Path, runs: dict[str, list[str]], transfer_runs: list[
     return Results(records, pd.DataFrame(values, columns=VALUE_COLUMNS), pd.DataFrame(curves, columns=CURVE_COLUMNS))
 
 
-def _read_stages(results: Path, directory: str, *, transfer: bool) -> list[StageMetrics]:
+def _read_stages(results: Path, directory: str, further: list[str], *, transfer: bool) -> list[StageMetrics]:
     """Pre-training's metrics and those of what was made of its weights."""
-    stages = ["pretrain", "probe", *(["transfer"] if transfer else [])]
+    stages = ["pretrain", "probe", *further, *(["transfer"] if transfer else [])]
     pretrain, *others = [read_metrics(results, stage, directory) for stage in stages]
     for metrics in others:
         if metrics.weights_sha256 != pretrain.weights_sha256:

@@ -25,6 +25,10 @@ def report(
         out,
         runs=folders,
         transfer_runs=[folder for run, recipe in recipes.items() if recipe.transfer for folder in folders[run]],
+        others={
+            stage: [folder for run, recipe in recipes.items() if getattr(recipe, stage) for folder in folders[run]]
+            for stage in ("quick", "finetune")
+        },
         references=references,
         config_sha256=fingerprint(config),
         config_name=config_name,

@@ -67,6 +67,17 @@ def forecast_of(jobs, machine=CLUSTER, rates=RATES, pretrain=SIMCLR, **options):
 # ------------------------------------------------------------------------------------------------- the arithmetic
 
 
+def test_quick_probes_look_at_every_image_once_and_keep_its_features():
+    jobs = [*pipeline(), job("quick_probe", ["pretrain small"], "small")]
+    rates = RATES | {"jobs": RATES["jobs"] | {"quick_probe": {"start_s": 7, "evaluation_images_per_s": 250}}}
+    _, entries = forecast_of(jobs, rates=rates)
+    quick = entries["quick_probe small"]
+    assert quick.stage == "quick"
+    assert quick.seconds == pytest.approx(7 + 33_010 / 250)
+    # resnet14w8 has 256 features at width 1.0, 128 at 0.5, of four bytes.
+    assert quick.disk_gb == pytest.approx(33_010 * 384 * 4 / 1e9)
+
+
 def test_hours_follow_from_the_recipe_and_stated_rates():
     result, entries = forecast_of(pipeline(gpu=2))
     # 1000 batches of 32, half of each on one GPU; one epoch before slow start and one after.
@@ -197,7 +208,7 @@ def test_the_demos_jobs_are_those_of_snakemake(tmp_path, monkeypatch):
     by_name = {job.name: job for job in jobs}
     runs = [
         f"{rule} {run}"
-        for rule in ("pretrain", "probe", "transfer")
+        for rule in ("pretrain", "probe", "quick_probe", "transfer")
         for run in ("demo_slimclr_simclr", "random_resnet14w16")
     ]
     single = ["miniature", "extract_train", "extract_val", "convert train", "convert val", "report"]
@@ -369,6 +380,8 @@ def test_short_real_runs_of_a_small_network_and_of_its_probe(tmp_path):
         measuring._train(one)
     passed = time.monotonic() - began
     pretrain, probe = measuring.rates["pretrain small"], measuring.rates["probe small"]
+    measuring._quick(job("quick_probe", run="small"))
+    assert measuring.rates["quick_probe small"].evaluation_images_per_s == probe.evaluation_images_per_s
     assert pretrain.full_width_images_per_s > 0
     assert probe.evaluation_images_per_s > 0
     for rate in (pretrain, probe):

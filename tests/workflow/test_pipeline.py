@@ -32,6 +32,7 @@ PROBE = {"epochs": 1, "batch": 64, "optimizer": {"lr": 0.3}, "image_size": 32, "
 RECIPES = {
     "moco": {
         "transfer": True,
+        "quick": {},
         "pretrain": {
             "method": {"name": "mocov2", "dim": 16, "queue": 128},
             "backbone": BACKBONE,
@@ -148,6 +149,9 @@ def test_from_the_archives_to_the_report(finished):
     assert all(run in page for run in RECIPES)
     for run in RECIPES:
         assert set(finished.metrics("probe", run)["widths"]) == {"1.0", "0.5"}
+    quick = finished.metrics("quick", "moco")["widths"]
+    assert all({"knn_top1_k20_t0.07", "ridge_top1"} <= set(values) for values in quick.values())
+    assert "Quick probes" in page
     for values in finished.metrics("transfer", "moco")["widths"].values():
         assert {"box_ap", "mask_ap"} <= set(values)
     lines = (finished.folder / "work/results/pretrain/moco/metrics.jsonl").read_text().splitlines()
@@ -169,7 +173,7 @@ def test_a_changed_learning_rate_reruns_that_run_and_what_follows(copy):
     changed["pretrain"]["optimizer"]["lr"] = 0.05
     copy.write_recipe("moco", changed)
     jobs = copy.planned()
-    assert jobs == ["pretrain moco", "probe moco", "report", "transfer moco"]
+    assert jobs == ["pretrain moco", "probe moco", "quick_probe moco", "report", "transfer moco"]
 
 
 def test_how_a_training_runs_reruns_nothing_and_counts_from_then_on(copy):

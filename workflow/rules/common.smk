@@ -65,6 +65,7 @@ SEED_OF = {
     for folder, seed in seeded_runs(run, recipe).items()
 }
 EXTERNAL = checked(external_runs, WORK, RUN_OF)
+QUICK_RUNS = [folder for folder, run in RUN_OF.items() if RECIPES[run].quick]
 TRANSFER_RUNS = [folder for folder, run in RUN_OF.items() if RECIPES[run].transfer]
 
 # With `--sdm apptainer` a rule's commands are on PATH in its image, otherwise in its virtual environment.
@@ -211,6 +212,11 @@ def probe_gpus(wildcards):
     """256 images each; one where nothing is trained."""
     settings = recipe(wildcards).probe
     return at_hand(max(1, settings.batch // 256 if settings.epochs else 1))
+
+
+def quick_gpus(wildcards):
+    """One: reading the images takes longer than the network."""
+    return at_hand(1)
 
 
 def transfer_gpus(wildcards):

@@ -17,6 +17,7 @@ rule report:
         environment("train"),
         pretrain=expand("<results>/pretrain/{run}/metrics.json", run=RUN_OF),
         probe=expand("<results>/probe/{run}/metrics.json", run=RUN_OF),
+        quick=expand("<results>/quick/{run}/metrics.json", run=QUICK_RUNS),
         transfer=expand("<results>/transfer/{run}/metrics.json", run=TRANSFER_RUNS),
     output:
         page="<results>/report/index.html",

@@ -10,6 +10,7 @@ from slimclr.reporting.tables.cost import cost_table
 from slimclr.reporting.tables.gain import gain_table
 from slimclr.reporting.tables.probe import probe_table
 from slimclr.reporting.tables.provenance import provenance_table
+from slimclr.reporting.tables.quick import quick_table
 from slimclr.reporting.tables.sources import sources_table
 from slimclr.reporting.tables.table import Table
 from slimclr.reporting.tables.transfer import transfer_table
@@ -31,6 +32,7 @@ def report_tables(
         comparability_table(reasons),
         probe_table(summary, references, reasons),
         gain_table(summary, reasons),
+        quick_table(summary, reasons),
         transfer_table(summary, references, reasons),
         cost_table(summary),
         sources_table(runs, references),

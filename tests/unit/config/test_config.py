@@ -220,3 +220,14 @@ def test_every_key_has_an_explanation():
         if "description" not in field and not {"$ref", "oneOf", "const", "anyOf"} & set(field)
     ]
     assert silent == []
+
+
+def test_quick_probes_read_images_as_the_probe_does_where_they_do_not_say():
+    probe = {"epochs": 1, "optimizer": {"lr": 1.0}, "image_size": 64, "resize": 72, "workers": 2}
+    pretrain = {"method": {"name": "random"}, "epochs": 0}
+    for quick, sizes in ((None, (64, 72)), ({}, (64, 72)), ({"resize": 224, "neighbours": [5]}, (64, 224))):
+        section = load_recipe({"pretrain": pretrain, "probe": probe, "quick": quick}).quick_section
+        assert (section.image_size, section.resize, section.workers) == (*sizes, 2)
+        assert section.neighbours == ((5,) if quick else (10, 20, 100, 200))
+    with pytest.raises(UserError, match=r"quick: neighbours \[5, 5\] names a value twice"):
+        load_recipe({"pretrain": pretrain, "probe": probe, "quick": {"neighbours": [5, 5]}})

@@ -1,40 +1,16 @@
 """The nearest-neighbour monitor."""
 
-import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 from slimclr.config import KNN
 from slimclr.engine.distributed import Process
 from slimclr.errors import UserError
 from slimclr.nn import SlimmableResNet
-from slimclr.probe.knn import KNNMonitor, knn_predict
+from slimclr.probe.knn import KNNMonitor
 from tests.helpers.memory_images import MemoryImages
 
 ALONE = Process(0, 1, torch.device("cpu"))
-
-
-def test_votes_equal_a_slow_oracle():
-    generator = torch.Generator().manual_seed(0)
-    queries, bank = (F.normalize(torch.randn(n, 8, generator=generator), dim=1) for n in (20, 50))
-    labels = torch.randint(4, (50,), generator=generator)
-    predicted = knn_predict(queries, bank, labels, classes=4, neighbours=7, temperature=0.1)
-    for query, answer in zip(queries, predicted, strict=True):
-        cosines = (bank @ query).numpy()
-        votes = np.zeros(4)
-        for nearest in np.argsort(-cosines)[:7]:
-            votes[labels[nearest]] += np.exp(cosines[nearest] / 0.1)
-        assert answer == votes.argmax()
-
-
-def test_a_bank_that_holds_the_queries_neighbours_is_right():
-    bank = torch.eye(3)
-    assert knn_predict(bank, bank, torch.tensor([2, 0, 1]), classes=3, neighbours=200, temperature=0.07).tolist() == [
-        2,
-        0,
-        1,
-    ]
 
 
 def test_every_width_is_evaluated_and_nothing_is_changed(images):

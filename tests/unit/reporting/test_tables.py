@@ -13,6 +13,7 @@ from slimclr.reporting.tables.cells import duration
 from slimclr.reporting.tables.cost import cost_table
 from slimclr.reporting.tables.gain import gain_table
 from slimclr.reporting.tables.probe import probe_table
+from slimclr.reporting.tables.quick import quick_table
 from slimclr.reporting.tables.sources import sources_table
 from slimclr.reporting.tables.table import Note, Table
 from slimclr.reporting.tables.transfer import transfer_table
@@ -106,6 +107,36 @@ def test_gain_table_is_empty_without_a_random_backbone():
 def test_transfer_table_does_not_compare_with_another_network():
     (row,) = texts(transfer_table(SUMMARY, REFERENCES, {}))
     assert row == ["slim", "1.0", "38.0", "", "", "", "", "", "", "", "1"]
+
+
+def test_quick_table_has_a_column_for_each_setting_that_was_measured():
+    rows = [
+        ("slim", "mocov2", "resnet50", "quick", width, metric, value)
+        for width, shift in (("1.0", 0.0), ("0.5", -10.0))
+        for metric, value in (
+            ("knn_top1_k200_t0.07", 41.0 + shift),
+            ("knn_top1_k20_t0.1", 43.0 + shift),
+            ("knn_top1_k20_t0.07", 42.0 + shift),
+            ("knn_top5_k20_t0.07", 62.0 + shift),
+            ("ridge_top1", 45.5 + shift),
+            ("ridge_top5", 65.0 + shift),
+            ("ridge_alpha", 0.1),
+        )
+    ]
+    rows.append(("plain", "mocov2", "resnet50", "quick", "1.0", "ridge_top1", 46.0))
+    table = quick_table(summarise(values(*rows), REFERENCES), {"slim": {"pretrain": ["one GPU"]}})
+    assert "Not the paper's protocol" in table.caption
+    assert [column.title for column in table.columns] == [
+        "Run", "Width", "kNN k 20, t 0.07", "kNN k 200, t 0.07", "kNN k 20, t 0.1", "Ridge top-1", "Ridge top-5",
+        "Seeds",
+    ]  # fmt: skip
+    assert texts(table) == [
+        ["slim", "1.0", "42.00", "41.00", "43.00", "45.50", "65.00", "1"],
+        ["slim", "0.5", "32.00", "31.00", "33.00", "35.50", "55.00", "1"],
+        ["plain", "1.0", "", "", "", "46.00", "", "1"],
+    ]
+    assert [row[0].mark for row in table.rows] == ["†", "†", ""]
+    assert quick_table(SUMMARY, {}).rows == []
 
 
 def test_cost_table():
