@@ -80,3 +80,12 @@ def test_quick_run_of_a_training_step():
     result = json.loads(done.stdout)
     assert set(result["seconds"]) == {"ours", "plain", "ours_one_width", "torchvision"}
     assert result["four_widths_over_one_by_multiply_adds"] > 1
+
+
+def test_quick_run_of_the_frozen_backbone():
+    command = [sys.executable, "-m", "benchmarks.bench_frozen", "--quick"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=BENCHMARKS.parent)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["faster_than"]["eager"] > 0
+    assert result["greatest_relative_difference"] < 1e-4
