@@ -40,6 +40,7 @@ rule all:
         rules.report.input.quick,
         rules.report.input.transfer,
         rules.report.output,
+        expand("<results>/pretrain/{run}/state.safetensors", run=KEEP_STATE),
 
 
 rule clean_checkpoints:

@@ -24,6 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", type=Path, metavar="CHECKPOINT", help="go on from this one (default: the newest of this recipe)"
     )
+    parser.add_argument(
+        "--init",
+        type=Path,
+        metavar="FILE",
+        help="what the recipe's init stands for: weights.safetensors of a run, or with init_take: state its "
+        "state.safetensors",
+    )
 
 
 def run(options: argparse.Namespace, arguments: Sequence[str]) -> int | None:
@@ -54,5 +61,6 @@ def run(options: argparse.Namespace, arguments: Sequence[str]) -> int | None:
             gpus=gpus,
             paper=options.paper,
             resume=options.resume,
+            init=options.init,
         )
     return None

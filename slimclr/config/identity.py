@@ -12,6 +12,7 @@ OPERATIONAL = (
     "log_every",
     "checkpoint_minutes",
     "keep_every_epochs",
+    "keep_state",
     "compile",
     "activation_checkpointing",
 )

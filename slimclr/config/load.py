@@ -10,6 +10,7 @@ from slimclr.config.base import M, Model, dump
 from slimclr.config.detection import Detection
 from slimclr.config.errors import did_you_mean, validated
 from slimclr.config.finetune import FineTune
+from slimclr.config.init import check_inits
 from slimclr.config.pipeline import Config
 from slimclr.config.pretrain import Pretrain
 from slimclr.config.probe import Probe
@@ -65,6 +66,7 @@ def load_recipes(config: Config, root: Path) -> dict[str, Recipe]:
             raise UserError(
                 f"{path}: a random backbone's run is named random_<arch>, here random_{pretrain.backbone.arch}"
             )
+    check_inits(recipes)
     instances = [instance for run, recipe in recipes.items() for instance in seeded_runs(run, recipe)]
     for instance in instances:
         if instances.count(instance) > 1:

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from slimclr.arch import CIFAR_BLOCKS
 from slimclr.config.backbone import Backbone
-from slimclr.config.base import Count, CountFrom0, Model, Positive, Workers, plain
+from slimclr.config.base import Count, CountFrom0, Model, PathName, Positive, Workers, plain
 from slimclr.config.distillation import Distillation
 from slimclr.config.loader import LOADER, Backend
 from slimclr.config.method import NEGATIVES_IN_BATCH, Method, MoCoV2
@@ -43,6 +43,16 @@ class Pretrain(Model):
     bn_batch: Count | None = Field(None, description="Images that batch norm sees; needed with per_gpu.")
     max_batch_per_gpu: Count | None = Field(None, description="What fits on a GPU; null: whatever the batch gives.")
     allow_not_comparable: bool = Field(False, description="Run even where accumulation changes the method.")
+    init: PathName | None = Field(
+        None,
+        description="Begin with these weights: a run of this config, which is made first, or a file `*.safetensors`; "
+        "relative: below paths.raw. Null: drawn by the seed.",
+    )
+    init_take: Literal["backbone", "head", "state"] = Field(
+        "backbone",
+        description="What of `init` is taken, all of it or the run is refused; head: backbone and head; state: also "
+        "key encoder, queue, predictor and optimiser, which that run kept (`keep_state`).",
+    )
     optimizer: Optimizer | None = Field(None, description="Needed unless the method is random.")
     schedule: Schedule = Schedule()
     precision: Literal["fp32", "fp16", "bf16"] = Field("fp32", description="fp16 uses a gradient scaler.")
@@ -80,6 +90,10 @@ class Pretrain(Model):
     keep_every_epochs: Count | None = Field(
         None, description="Checkpoints of every so many epochs stay for good; null: only the newest two are kept."
     )
+    keep_state: bool = Field(
+        False,
+        description="Also write state.safetensors, with key encoder, queue, predictor and optimiser, for `init_take`.",
+    )
     knn: KNN | None = Field(None, description="Nearest neighbours of every width while training; null: none.")
     tf32: bool = Field(True, description="GPU: convolutions and matrix products in fp32 may use TF32.")
     compile: bool = Field(False, description="torch.compile, one graph per width; the first steps wait for it.")
@@ -93,7 +107,12 @@ class Pretrain(Model):
         if name == "random":
             if self.epochs:
                 raise ValueError(f"epochs {self.epochs}: a random backbone is not trained, epochs must be 0")
+            if self.init is not None or self.keep_state:
+                key = "keep_state true" if self.init is None else f"init {self.init!r}"
+                raise ValueError(f"{key}: a random backbone is not trained; leave it out")
             return self
+        if self.init is None and self.init_take != "backbone":
+            raise ValueError(f"init_take {self.init_take} needs init")
         if self.epochs < 1:
             raise ValueError(f"epochs {self.epochs}: must be at least 1")
         if self.optimizer is None:
@@ -135,6 +154,11 @@ class Pretrain(Model):
             each = " for each of method.bn_splits" if images > 1 else ""
             raise ValueError(f"{key} {images}: {STARVED}; give it two images or more{each}")
         return self
+
+    @property
+    def init_is_file(self) -> bool:
+        """Whether `init` names a file and no run."""
+        return self.init is not None and self.init.endswith(".safetensors")
 
     def starves_batch_norm(self, images: int) -> bool:
         """Whether a batch norm gets a single value of a channel, which has no deviation, where it sees so many images.

@@ -172,6 +172,13 @@ class Method(nn.Module):
         """The module whose parameters the optimiser updates."""
         return self
 
+    @torch.no_grad()
+    def begin_with(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over some of the tensors that a method of this kind exported; see `exported`."""
+        own = self.exported()
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)
+
     def exported(self) -> dict[str, Tensor]:
         """Tensors for the weights file; the backbone's names start with `backbone.`."""
         return dict(self.state_dict())

@@ -1,7 +1,7 @@
 """SlimCLR with MoCo v2 (SlimCLR, section 3; MoCo v2, arXiv 2003.04297); with the single width 1.0 it is MoCo v2."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -119,6 +119,11 @@ class MoCoV2(Method):
     def trainable(self) -> nn.Module:
         """The query encoder."""
         return self.query_encoder
+
+    def begin_with(self, tensors: Mapping[str, Tensor]) -> None:
+        """As `Method.begin_with`; the key encoder begins as a copy of the query's."""
+        super().begin_with(tensors)
+        self.key_encoder.load_state_dict(self.exported())
 
     def exported(self) -> dict[str, Tensor]:
         """The query encoder's tensors."""

@@ -1,7 +1,7 @@
 """SlimCLR with MoCo v3 (arXiv 2104.02057); with the single width 1.0 it is MoCo v3."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -98,6 +98,11 @@ class MoCoV3(Method):
     def trainable(self) -> nn.Module:
         """The query encoder with its predictor."""
         return self.query_encoder
+
+    def begin_with(self, tensors: Mapping[str, Tensor]) -> None:
+        """As `Method.begin_with`; the key encoder begins as a copy of the query's."""
+        super().begin_with(tensors)
+        self.key_encoder.load_state_dict(self.exported())
 
     def exported(self) -> dict[str, Tensor]:
         """The base encoder's tensors."""

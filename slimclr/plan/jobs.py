@@ -16,6 +16,9 @@ from slimclr.config import Config, Model, Recipe
 from slimclr.errors import UserError
 from slimclr.machine import gpu_names, gres_gpus
 
+# Rules that do what another does, and write one file more.
+_SAME = {"pretrain_keep_state": "pretrain"}
+
 
 @dataclass(frozen=True)
 class Job:
@@ -140,7 +143,7 @@ def planned_jobs(
     command = [snakemake, *targets, "--snakefile", str(root / "Snakefile"), "--profile", str(profile)]
     command += ["--configfile", str(config), "--dry-run", "--forceall", "--nocolor"]
     if gpus is not None:
-        command += ["--set-resources", *(f"{rule}:gpu={gpus}" for rule in ("pretrain", "probe", "transfer"))]
+        command += ["--set-resources", *(f"{rule}:gpu={gpus}" for rule in ("pretrain", *_SAME, "probe", "transfer"))]
     began = time.perf_counter()
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     seconds = time.perf_counter() - began
@@ -159,7 +162,7 @@ def parse_dry_run(text: str, *, ignore: Sequence[str] = ()) -> list[Job]:
         pairs = (line.strip().partition(": ") for line in lines.splitlines())
         blocks.append((rule, {key: value for key, _, value in pairs}))
     # A target without files of its own is no work.
-    work = [(rule, block) for rule, block in blocks if "output" in block]
+    work = [(_SAME.get(rule, rule), block) for rule, block in blocks if "output" in block]
     names = [" ".join([rule, *_pairs(_parts(block, "wildcards")).values()]) for rule, block in work]
     writer = {path: name for name, (_, block) in zip(names, work, strict=True) for path in _parts(block, "output")}
     return [

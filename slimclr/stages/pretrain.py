@@ -22,6 +22,7 @@ from slimclr.data.stores.digest import images_digest
 from slimclr.engine.distributed import process_group
 from slimclr.engine.records import copy_records
 from slimclr.engine.run_folder import finish, folder_of, identity, open_folder
+from slimclr.engine.warm_start import STATE, begin_with_state, begin_with_weights, save_state
 from slimclr.errors import UserError
 from slimclr.external_weights import WEIGHTS, refuse_to_replace
 from slimclr.files import atomic_path, sha256, write_json, write_text
@@ -67,6 +68,7 @@ def pretrain(
     gpus: int,
     paper: bool,
     resume: Path | None = None,
+    init: Path | None = None,
 ) -> None:
     """Train one run and write weights.safetensors, config.yaml, metrics.jsonl and metrics.json into `out`.
 
@@ -80,6 +82,7 @@ def pretrain(
         gpus: GPUs to use; 0 is the CPU.
         paper: The recipe is the paper's.
         resume: Checkpoint to resume from; None: the newest of this recipe and these images, if there is one.
+        init: The file that the recipe's `init` stands for.
 
     Raises:
         UserError: `out` holds weights that pre-training did not make.
@@ -90,6 +93,8 @@ def pretrain(
     torch.manual_seed(seed)
     backbone = build_backbone(recipe.backbone)
     deviations = [] if paper else [_NOT_OF_THE_PAPER]
+    if recipe.init is not None:
+        deviations.append(f"it begins with the weights of {recipe.init}")
     trained: _Trained | None
     if recipe.method.name == "random":
         trained = _draw(backbone, folder_of(checkpoints, recipe, f"seed{seed}", {}), deviations)
@@ -105,6 +110,8 @@ def pretrain(
             checkpoints=checkpoints,
             gpus=gpus,
             resume=resume,
+            init=init,
+            out=out,
             deviations=deviations,
         )
     if trained is not None:
@@ -129,11 +136,13 @@ def _train(
     checkpoints: Path,
     gpus: int,
     resume: Path | None,
+    init: Path | None,
+    out: Path,
     deviations: list[str],
 ) -> _Trained | None:
     """Train on all GPUs together; None on every process but the first."""
     images = open_images(data)
-    part, inputs = f"seed{seed}", {"train_images": images_digest(images)}
+    part, inputs = f"seed{seed}", {"train_images": images_digest(images)} | _digest(recipe, init)
     folder = folder_of(checkpoints, recipe, part, inputs)
     allow_tf32(recipe.tf32)
     with (
@@ -147,6 +156,8 @@ def _train(
         method = build_method(recipe, backbone, classes=len(images.classes), seed=seed)
         if process.world_size > 1 and recipe.batch_norm == "synchronised":
             synchronise_batch_norm(method, process.device)
+        if init is not None and recipe.init_take != "state":
+            begin_with_weights(method, backbone, init, head=recipe.init_take == "head")
         place_method(method, backbone, recipe, process.device)
         trainer = build_trainer(
             recipe,
@@ -162,20 +173,43 @@ def _train(
             monitor=build_monitor(recipe, backbone, images, seed=seed, process=process),
             resume=resume,
         )
+        if init is not None and recipe.init_take == "state":
+            begin_with_state(method, trainer.optimizer, init)
         trainer.train()
         if not process.main:
             return None
+        if recipe.keep_state:
+            save_state(out / STATE, method, trainer.optimizer, _header(recipe, run, seed) | {"steps": trainer.step})
         finish(folder, recipe, inputs)
     classes = tuple(images.classes) if recipe.method.name == "supervised" else ()
     return _Trained(backbone, method.exported(), trainer.step, deviations, inputs, folder, classes)
 
 
+def _digest(recipe: Pretrain, init: Path | None) -> dict[str, str]:
+    """What a training begins with, as one of its inputs."""
+    if recipe.init is None and init is None:
+        return {}
+    if recipe.init is None or init is None:
+        raise UserError("init in the recipe and --init, its file, go together; give both or none")
+    if not init.is_file():
+        raise UserError(f"{init}: no such file to begin with; run the pretrain stage of that run first")
+    return {"init": sha256(init)}
+
+
+def _header(recipe: Pretrain, run: str, seed: int) -> dict[str, Any]:
+    """What weights and a state were made by."""
+    about = {"method": recipe.method.name, "recipe_sha256": fingerprint(recipe)}
+    return results.identity("pretrain", run, seed) | about
+
+
 def _write(recipe: Pretrain, trained: _Trained, out: Path, *, run: str, seed: int, started: float) -> None:
     name, backbone = recipe.method.name, trained.backbone
-    header = results.identity("pretrain", run, seed) | {"method": name, "recipe_sha256": fingerprint(recipe)}
-    header |= {"image_size": recipe.image_size, "views": recipe.views}
+    header = _header(recipe, run, seed) | {"image_size": recipe.image_size, "views": recipe.views}
     if trained.classes:
         header["classes"] = trained.classes
+    if not recipe.keep_state:
+        # Of an earlier training.
+        (out / STATE).unlink(missing_ok=True)
     save_weights(out / WEIGHTS, trained.tensors, header | backbone.shape)
     write_text(out / "config.yaml", yaml.safe_dump(dump(recipe), sort_keys=False))
     with atomic_path(out / "metrics.jsonl") as part:

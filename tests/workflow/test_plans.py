@@ -184,3 +184,27 @@ def test_the_miniature_replaces_nobodys_archives(tmp_path):
     (own.parent / ".miniature").touch()
     code, output = planned(tmp_path, "all", config=config)
     assert code == 0, output
+
+
+def test_a_run_that_begins_with_another_waits_for_it(tmp_path):
+    recipe = yaml.safe_load((ROOT / "config/runs/slimclr_mocov2_200ep.yaml").read_text()) | {"paper": False}
+    pretrain = recipe["pretrain"]
+    for run, changes in (
+        ("first", {"keep_state": True}),
+        ("second", {"init": "first", "init_take": "state"}),
+        ("third", {"init": "first"}),
+        ("fourth", {"init": "mine.safetensors"}),
+    ):
+        (tmp_path / f"{run}.yaml").write_text(yaml.safe_dump(recipe | {"pretrain": pretrain | changes}))
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/mine.safetensors").touch()
+    config = {"runs": ["first", "second", "third", "fourth"], "recipes": str(tmp_path)}
+    code, output = planned(tmp_path, "all", config=config)
+    assert code == 0, output
+    jobs = counts(output)
+    assert (jobs["pretrain"], jobs["pretrain_keep_state"]) == (3, 1)
+    blocks = {block.partition("run=")[2].split()[0]: block for block in output.split("\nrule ") if "pretrain" in block[:20]}
+    assert "results/pretrain/first/state.safetensors" in blocks["first"].partition("output:")[2]
+    assert "--init results/pretrain/first/state.safetensors" in blocks["second"]
+    assert "results/pretrain/first/weights.safetensors" in blocks["third"].partition("input:")[2].splitlines()[0]
+    assert "--init raw/mine.safetensors" in blocks["fourth"]

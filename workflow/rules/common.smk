@@ -66,6 +66,11 @@ SEED_OF = {
 }
 EXTERNAL = checked(external_runs, WORK, RUN_OF)
 QUICK_RUNS = [folder for folder, run in RUN_OF.items() if RECIPES[run].quick]
+KEEP_STATE = [
+    folder
+    for folder, run in RUN_OF.items()
+    if RECIPES[run].pretrain.keep_state and folder not in EXTERNAL
+]
 TRANSFER_RUNS = [folder for folder, run in RUN_OF.items() if RECIPES[run].transfer]
 
 # With `--sdm apptainer` a rule's commands are on PATH in its image, otherwise in its virtual environment.

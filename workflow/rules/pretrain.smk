@@ -1,6 +1,26 @@
 """Slimmable pre-training. Rolling checkpoints are no output: Snakemake deletes the outputs of a failed job."""
 
 
+def begins_with(wildcards):
+    """What a run begins with, where it is no drawn weights."""
+    settings = recipe(wildcards).pretrain
+    if settings.init is None:
+        return []
+    if settings.init_is_file:
+        weights = WORK / f"results/pretrain/{wildcards.run}/weights.safetensors"
+        return raw_files(settings.init, product=weights)
+    kept = "state" if settings.init_take == "state" else "weights"
+    return [f"<results>/pretrain/{settings.init}/{kept}.safetensors"]
+
+
+def pre_trained(keep_state):
+    """Runs that are trained here, and keep their state or not, as a regular expression."""
+    # Weights that the user brought are sources: Snakemake neither makes nor deletes those. (?!) is never found.
+    trained = [folder for folder in RUN_OF if folder not in EXTERNAL]
+    runs = [folder for folder in trained if (folder in KEEP_STATE) == keep_state]
+    return "|".join(map(re.escape, runs)) or "(?!)"
+
+
 rule pretrain:
     input:
         environment("train"),
@@ -9,6 +29,7 @@ rule pretrain:
             if recipe(wildcards).pretrain.method.name == "random"
             else "<data>/train.lmdb"
         ),
+        init=begins_with,
     output:
         weights="<results>/pretrain/{run}/weights.safetensors",
         config="<results>/pretrain/{run}/config.yaml",
@@ -20,8 +41,7 @@ rule pretrain:
     benchmark:
         "<benchmarks>/pretrain/{run}.tsv"
     wildcard_constraints:
-        # Weights that the user brought are sources: Snakemake neither makes nor deletes those. (?!) is never found.
-        run="|".join(re.escape(run) for run in RUN_OF if run not in EXTERNAL) or "(?!)",
+        run=pre_trained(keep_state=False),
     container:
         image("train")
     threads: share_of_cores(pretrain_gpus)
@@ -39,6 +59,7 @@ rule pretrain:
         seed=lambda wildcards: SEED_OF[wildcards.run],
         paper=lambda wildcards: ["--paper"] if recipe(wildcards).paper else [],
         data=lambda wildcards, input: ["--data", input.data] if input.data else [],
+        init=lambda wildcards, input: (["--init", *input.init] if input.init else []),
         out=lambda wildcards, output: os.path.dirname(output.weights),
         checkpoints=lambda wildcards: str(
             WORK / f"checkpoints/pretrain/{wildcards.run}"
@@ -51,5 +72,17 @@ rule pretrain:
         + settings(lambda run: RECIPES[run].pretrain)
         # No input, as a new one must not rerun a training: where it is there its classes are compared.
         + option("--val", str(WORK / "data" / DATA_SET / "val.lmdb"))
-        + " {params.paper:q} {params.data:q} --out {params.out:q} --checkpoints {params.checkpoints:q}"
+        + " {params.paper:q} {params.data:q} {params.init:q} --out {params.out:q} --checkpoints {params.checkpoints:q}"
         " --recipe {params.recipe:q} 2>&1 | tee -a {log:q}"
+
+
+use rule pretrain as pretrain_keep_state with:
+    output:
+        weights="<results>/pretrain/{run}/weights.safetensors",
+        config="<results>/pretrain/{run}/config.yaml",
+        metrics="<results>/pretrain/{run}/metrics.json",
+        records="<results>/pretrain/{run}/metrics.jsonl",
+        events=directory("<results>/pretrain/{run}/tensorboard"),
+        state="<results>/pretrain/{run}/state.safetensors",
+    wildcard_constraints:
+        run=pre_trained(keep_state=True),
