@@ -26,11 +26,13 @@ LAYERS: tuple[dict[str, str], ...] = (
         "external_weights": "weights that a user put there",
         "results": "metrics.json of a stage",
         "build": "from a recipe to method, loader, trainer",
+        "library": "what `import slimclr` gives",
     },
     {
         "probe": "linear probes, kNN",
         "detection": "transfer to COCO",
         "reporting": "tables, figures, page",
+        "exporting": "one width as an ordinary network",
     },
     {"engine": "the training loop, checkpoints, processes"},
     {"methods": "MoCo v2 and v3, SimCLR, supervised", "analysis": "gradients of shared weights"},

@@ -35,6 +35,17 @@ def at_least(least: int, most: int | None = None) -> Callable[[str], int]:
     return number
 
 
+def width_multiplier(text: str) -> float:
+    """An argument's type: a width multiplier."""
+    try:
+        width = float(text)
+    except ValueError:
+        width = 0.0
+    if not 0 < width <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no width; give a number above 0 up to 1, for instance 0.25")
+    return width
+
+
 def add_seed(parser: argparse.ArgumentParser) -> None:
     """The seed, within what NumPy takes."""
     parser.add_argument("--seed", type=at_least(0, 2**32 - 1), default=0, help="seed (default 0)")

@@ -162,10 +162,15 @@ class FrozenBackbone:
 
 
 def _affine(norm: nn.Module, width: float) -> tuple[Tensor, Tensor]:
-    """What a width's batch norm does in eval mode, x * scale + bias, in double precision."""
+    """What a width's batch norm does in eval mode."""
     own = norm.get_submodule(f"norms.{width_key(width)}")
     assert isinstance(own, nn.BatchNorm2d)
-    assert own.running_mean is not None
-    assert own.running_var is not None
-    scale = own.weight.double() / (own.running_var.double() + own.eps).sqrt()
-    return scale, own.bias.double() - own.running_mean.double() * scale
+    return affine(own)
+
+
+def affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """What a batch norm does in eval mode, x * scale + bias, in double precision, (channels,) each."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    return scale, norm.bias.double() - norm.running_mean.double() * scale
