@@ -1,11 +1,14 @@
 """The slimmable backbone as mmdet wants one."""
 
+from typing import Any
+
 import torch.nn.functional as F
 from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from slimclr.nn.layers import width_key
+from slimclr.nn.resnet import build_backbone
 from slimclr.nn.weights import load_backbone
 
 
@@ -16,13 +19,14 @@ class SlimmableBackbone(BaseModule):
     No stage is frozen and every batch norm is trained. mmengine makes batch norms synchronised in a distributed run.
 
     Args:
-        weights: File written by `slimclr.nn.weights.save_weights`.
+        weights: File written by `slimclr.nn.weights.save_weights`; None where a detector's own tensors follow.
+        shape: `SlimmableResNet.shape`, where there is no file.
         init_cfg: mmengine's, unused: the weights come from the file.
     """
 
-    def __init__(self, weights: str, init_cfg: None = None):
+    def __init__(self, weights: str | None = None, shape: dict[str, Any] | None = None, init_cfg: None = None):
         super().__init__(init_cfg)
-        self.network, _ = load_backbone(weights)
+        self.network = build_backbone(**(shape or {})) if weights is None else load_backbone(weights)[0]
 
     @property
     def widths(self) -> tuple[float, ...]:

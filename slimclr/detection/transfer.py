@@ -14,6 +14,8 @@ from mmengine.runner import Runner
 
 from slimclr.detection import backbone, detector, loop, order  # noqa: F401 - puts them into mmengine's registries
 from slimclr.detection.check import annotation_file, check_coco
+from slimclr.detection.detector import SlimmableMaskRCNN
+from slimclr.detection.kept import save_detector
 from slimclr.detection.recipe import build_config
 from slimclr.engine.distributed import Process
 from slimclr.engine.preemption import Preempted, StopRequest, stop_requests
@@ -38,6 +40,7 @@ def run_transfer(
     identity: dict[str, Any],
     checkpoints: Path,
     process: Process,
+    keep: Path,
     **recipe: Any,
 ) -> dict[str, dict[str, float]] | None:
     """Train Mask R-CNN on train2017 with every width of a backbone, then measure each width on val2017.
@@ -52,6 +55,7 @@ def run_transfer(
         identity: What is trained, as `slimclr.engine.run_folder.identity` says it.
         checkpoints: Folder for checkpoints, mmengine's logs and its `vis_data/scalars.json`.
         process: This process.
+        keep: Folder for the trained detector.
         recipe: The other arguments of `slimclr.detection.recipe.build_config` and `model_config`.
 
     Returns:
@@ -75,7 +79,7 @@ def run_transfer(
     )
     try:
         with stop_requests() as request:
-            return _train(config, coco, name=name, identity=identity, request=request)
+            return _train(config, coco, name=name, identity=identity, request=request, keep=keep, shape=network.shape)
     except (Preempted, UserError) as error:
         # Not with its frames: they hold the wrapped model, which has to go before its process group does.
         ending = error.with_traceback(None)
@@ -85,7 +89,14 @@ def run_transfer(
 
 
 def _train(
-    config: Config, coco: Path, *, name: str, identity: dict[str, Any], request: StopRequest
+    config: Config,
+    coco: Path,
+    *,
+    name: str,
+    identity: dict[str, Any],
+    request: StopRequest,
+    keep: Path,
+    shape: dict[str, Any],
 ) -> dict[str, dict[str, float]] | None:
     # A log line that a full disk has no room for is not worth a traceback: the next checkpoint says it in one line.
     logging.raiseExceptions = False
@@ -94,7 +105,15 @@ def _train(
     training.name, training.identity, training.request = name, identity, request
     runner.train()
     widths = evaluate(runner, annotations=annotation_file(coco, "val"))
-    return widths if runner.rank == 0 else None
+    if runner.rank:
+        return None
+    save_detector(keep, _bare(runner), config, shape=shape, header={"name": name, "inputs": identity["inputs"]})
+    return widths
+
+
+def _bare(runner: Runner) -> SlimmableMaskRCNN:
+    """The detector without its distributed wrapper."""
+    return getattr(runner.model, "module", runner.model)
 
 
 def evaluate(runner: Runner, *, annotations: Path) -> dict[str, dict[str, float]]:
@@ -110,7 +129,7 @@ def evaluate(runner: Runner, *, annotations: Path) -> dict[str, dict[str, float]
     Raises:
         Preempted: SIGTERM or SIGUSR1 asked to stop.
     """
-    training, model = runner.train_loop, getattr(runner.model, "module", runner.model)
+    training, model = runner.train_loop, _bare(runner)
     loader = runner.build_dataloader(runner.cfg.eval_dataloader, seed=runner.seed)
     evaluators = {}
     for width in model.widths:

@@ -26,7 +26,7 @@ def transfer(
         seed: Seed of heads, order and augmentation.
         weights: `weights.safetensors` of the run.
         coco: Folder with annotations/, train2017/ and val2017/.
-        out: `metrics.json`.
+        out: `metrics.json`; the detector is written beside it.
         checkpoints: Folder of this transfer's rolling checkpoints.
 
     Raises:
@@ -51,6 +51,7 @@ def transfer(
             identity=identity("transfer", recipe, part, inputs),
             checkpoints=folder,
             process=process,
+            keep=out.parent,
             seed=seed,
             **dump(recipe),
         )

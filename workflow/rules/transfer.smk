@@ -12,6 +12,8 @@ rule transfer:
         ),
     output:
         metrics="<results>/transfer/{run}/metrics.json",
+        detector="<results>/transfer/{run}/detector.safetensors",
+        config="<results>/transfer/{run}/config.json",
     log:
         "<logs>/transfer/{run}.log",
     benchmark:

@@ -24,7 +24,9 @@ import slimclr.stages.transfer as stage
 from slimclr.config import Detection
 from slimclr.detection import transfer
 from slimclr.detection.backbone import SlimmableBackbone
+from slimclr.detection.kept import load_detector
 from slimclr.detection.recipe import base_model, build_config
+from slimclr.engine.checkpoints import load_checkpoint
 from slimclr.nn.layers import used_slices
 from slimclr.nn.weights import read_weights
 
@@ -230,6 +232,7 @@ def test_the_same_coco_in_another_place_is_not_trained_on_again(weights: Path, c
     assert sorted(metrics["data_sha256"]) == ["train_annotations", "train_images", "val_annotations", "val_images"]
     before = _checkpoints(tmp_path)
     assert len(before) == 1
+    _is_kept(tmp_path, next(iter(before)))
     shutil.copytree(coco, tmp_path / "copy")
     (tmp_path / "link").symlink_to(coco)
     for place in ("copy", "link"):
@@ -237,6 +240,25 @@ def test_the_same_coco_in_another_place_is_not_trained_on_again(weights: Path, c
         assert again["widths"] == metrics["widths"]
         assert again["data_sha256"] == metrics["data_sha256"]
     assert _checkpoints(tmp_path) == before
+
+
+def _is_kept(folder: Path, checkpoint: Path) -> None:
+    """Beside the metrics lies the detector of the last step, which needs neither weights nor COCO."""
+    kept = folder / "kept"
+    kept.mkdir()
+    for name in ("detector.safetensors", "config.json"):
+        shutil.copy(folder / name, kept)
+    model = load_detector(kept)
+    assert model.widths == WIDTHS
+    trained = load_checkpoint(checkpoint)["method"]
+    assert model.state_dict().keys() == trained.keys()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, trained[name]), name
+    content = json.loads((kept / "config.json").read_text())
+    content["model"]["backbone"]["shape"]["base_width"] = 16
+    (kept / "config.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="do not fit each other"):
+        load_detector(kept)
 
 
 def test_other_inputs_are_trained_on_from_the_beginning(weights: Path, coco: Path, tmp_path: Path) -> None:
