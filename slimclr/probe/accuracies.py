@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from slimclr.probe.evaluation import Counts
-from slimclr.statistics import wilson_interval
+from slimclr.statistics import with_intervals
 
 _LOWEST = 5
 
@@ -17,16 +17,15 @@ def values_of(counts: Counts, *, seconds: Mapping[float, float], further: Sequen
         seconds: How long each width computed.
         further: Widths that were never trained.
     """
-    total = counts.images.sum().item()
-    values: dict[str, dict[str, Any]] = {}
-    for width, percent in counts.percent().items():
-        about: dict[str, Any] = {}
-        for metric, right in (("top1", counts.top1[width]), ("top5", counts.top5[width])):
-            about[metric] = round(percent[metric], 4)
-            about[f"{metric}_interval"] = [round(end, 4) for end in wilson_interval(right.sum().item(), total)]
-        about |= {"trained": width not in further, "images_per_s": round(total / seconds[width], 1)}
-        values[str(width)] = about
-    return values
+    total = int(counts.images.sum())
+    return {
+        str(width): {
+            **with_intervals(percent, total),
+            "trained": width not in further,
+            "images_per_s": round(total / seconds[width], 1),
+        }
+        for width, percent in counts.percent().items()
+    }
 
 
 def values_by_class(counts: Counts, names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -54,7 +53,7 @@ def show(values: dict[str, dict[str, Any]], counts: Counts, *, rate: float, reca
     for width, about in values.items():
         cells = [f"{width + ('' if about['trained'] else ' *'):<8}"]
         for metric in ("top1", "top5"):
-            low, high = about[f"{metric}_interval"]
+            low, high = about[f"{metric}_low"], about[f"{metric}_high"]
             cells.append(f"{about[metric]:>8.2f}{f'{low:.2f} to {high:.2f}':>18}")
         print("".join(cells) + f"{about['images_per_s']:>10,.0f}")
     if recalibrated_on:

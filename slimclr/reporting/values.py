@@ -12,8 +12,10 @@ from slimclr.errors import printable
 # The largest number of fp32, in which losses are computed.
 _LARGEST = 3.4028235e38
 # Metric -> least and greatest value; every other one is any number of fp32.
+_INTERVALS = ("top1_low", "top1_high", "top5_low", "top5_high")
 _PERCENT = dict.fromkeys(
-    ("top1", "top5", "accuracy", "box_ap", "box_ap50", "box_ap75", "mask_ap", "mask_ap50", "mask_ap75"), (0.0, 100.0)
+    (*_INTERVALS, "top1", "top5", "accuracy", "box_ap", "box_ap50", "box_ap75", "mask_ap", "mask_ap50", "mask_ap75"),
+    (0.0, 100.0),
 )
 _OF_A_QUICK_PROBE = re.compile("(knn|ridge|logistic)_top[15]")
 _LIMITS = {**_PERCENT, "params": (1.0, 1e15), "macs": (1.0, 1e18)}

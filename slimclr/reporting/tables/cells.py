@@ -39,6 +39,14 @@ def measured(metrics: Metrics, metric: str, digits: int) -> Cell:
     return Cell(f"{text} ± {row['spread']:.{digits}f}" if row["n"] > 1 else text)
 
 
+def interval(metrics: Metrics, metric: str, digits: int) -> Cell:
+    """The 95 % interval over the images; empty where it is not known, and for several seeds, which have a spread."""
+    rows = [metrics.get(f"{metric}_{end}") for end in ("low", "high")]
+    if any(row is None or row["n"] > 1 for row in rows):
+        return Cell()
+    return Cell(" to ".join(f"{row['value']:.{digits}f}" for row in rows if row))
+
+
 def compared(references: References, metrics: Metrics, metric: str, digits: int, footnotes: Footnotes) -> list[Cell]:
     """The published figure and our difference to it; two empty cells where none is known."""
     row = metrics.get(metric)

@@ -94,6 +94,20 @@ def test_probe_table():
     assert Note("a", "another batch size") in table.notes
 
 
+def test_probe_table_has_the_interval_of_a_single_seed():
+    rows = [
+        ("one", "m", "a", "probe", "1.0", *pair) for pair in (("top1", 66.0), ("top1_low", 64.5), ("top1_high", 67.5))
+    ]
+    rows += [
+        ("two", "m", "a", "probe", "1.0", metric, value)
+        for _ in "ab"
+        for metric, value in (("top1", 60.0), ("top1_low", 58.0), ("top1_high", 62.0))
+    ]
+    table = probe_table(summarise(values(*rows), REFERENCES), REFERENCES, {})
+    place = [column.title for column in table.columns].index("95 % interval")
+    assert [row[place] for row in texts(table)] == ["64.50 to 67.50", ""]
+
+
 def test_gain_is_over_the_random_backbone_of_the_same_architecture_and_width():
     table = gain_table(SUMMARY, {})
     assert [column.title for column in table.columns] == ["Run", "Width 1.0", "Width 0.5"]
