@@ -33,6 +33,15 @@ def read_header(weights: Path) -> dict[str, Any]:
     return _object(text)
 
 
+def read_tensor_names(weights: Path) -> list[str]:
+    """Names of a file's tensors; none where it is not safetensors."""
+    try:
+        with safe_open(weights, framework="np") as file:
+            return list(file.keys())
+    except SafetensorError:
+        return []
+
+
 def external_runs(work: Path, runs: Iterable[str]) -> list[str]:
     """Runs whose weights the user brought: for the workflow these are sources, not products.
 

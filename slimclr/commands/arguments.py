@@ -91,6 +91,27 @@ def add_scratch(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_source(parser: argparse.ArgumentParser, *, exported: bool) -> None:
+    """Where a network comes from; `exported`: also from a folder of `slimclr export`."""
+    also = ", or a folder that slimclr export wrote" if exported else ""
+    parser.add_argument("source", metavar="RUN_OR_WEIGHTS", help=f"a run's name or folder, or a weights file{also}")
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), help="where a run's name is looked for (default: results)"
+    )
+
+
+def add_photos(parser: argparse.ArgumentParser) -> None:
+    """A network, photos, and how they are read."""
+    add_source(parser, exported=True)
+    parser.add_argument(
+        "photos", type=Path, metavar="PHOTOS", help="an image, a folder, a list of paths (.txt), an .lmdb or a .rec"
+    )
+    parser.add_argument("--strict", action="store_true", help="an image that cannot be read is an error")
+    parser.add_argument("--batch", type=at_least(1), default=64, help="images of a batch (default 64)")
+    parser.add_argument("--workers", type=at_least(0), default=2, help="processes that decode (default 2)")
+    parser.add_argument("--gpus", type=at_least(0, 1), default=0, help="1: on a GPU; 0 is the CPU (default)")
+
+
 def add_config(parser: argparse.ArgumentParser) -> None:
     """The config."""
     default = REPOSITORY / "config" / "config.yaml"

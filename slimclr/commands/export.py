@@ -4,31 +4,17 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from slimclr.commands.arguments import IMAGES, at_least, width_multiplier
+from slimclr.commands.arguments import IMAGES, add_source, at_least, width_multiplier
 
 HELP = "Take one width away: plain weights, ONNX, int8, torch.export, timm, mmdet, with a model card."
 
 FORMATS = ("torchvision", "timm", "onnx", "int8", "pt2", "mmdet")
 
 
-def add_network(parser: argparse.ArgumentParser, *, exported: bool) -> None:
-    """Where a network comes from, for all commands that use one."""
-    also = ", or a folder that slimclr export wrote" if exported else ""
-    parser.add_argument("source", metavar="RUN_OR_WEIGHTS", help=f"a run's name or folder, or a weights file{also}")
-    parser.add_argument(
-        "--results", type=Path, default=Path("results"), help="where a run's name is looked for (default: results)"
-    )
-    parser.add_argument(
-        "--classifier",
-        type=Path,
-        metavar="FILE",
-        help="the probe's (default: that of the run)",
-    )
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command line."""
-    add_network(parser, exported=False)
+    add_source(parser, exported=False)
+    parser.add_argument("--classifier", type=Path, metavar="FILE", help="the probe's (default: that of the run)")
     parser.add_argument("--width", type=width_multiplier, required=True, help="which one")
     parser.add_argument(
         "--head",
