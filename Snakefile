@@ -27,6 +27,7 @@ include: "workflow/rules/recordio.smk"
 include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/probe.smk"
 include: "workflow/rules/quick.smk"
+include: "workflow/rules/finetune.smk"
 include: "workflow/rules/transfer.smk"
 include: "workflow/rules/report.smk"
 
@@ -38,6 +39,7 @@ rule all:
         rules.report.input.pretrain,
         rules.report.input.probe,
         rules.report.input.quick,
+        rules.report.input.finetune,
         rules.report.input.transfer,
         rules.report.output,
         expand("<results>/pretrain/{run}/state.safetensors", run=KEEP_STATE),

@@ -54,7 +54,17 @@ def table(jobs: list[dict[str, str]]) -> str:
         row = (job["rule"], *(job.get(column, default) for column, default in COLUMNS.items()))
         rows[row] += 1
         runs.setdefault(row, []).append(job.get("run", ""))
-    order = ["extract_train", "extract_val", "convert", "pretrain", "probe", "quick_probe", "transfer", "report"]
+    order = [
+        "extract_train",
+        "extract_val",
+        "convert",
+        "pretrain",
+        "probe",
+        "quick_probe",
+        "finetune",
+        "transfer",
+        "report",
+    ]
     lines = [
         "| rule | jobs | runs | nodes | GPUs | CPUs | memory, GB | time limit, h |",
         "| --- | ---: | --- |" + " ---: |" * 5,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from slimclr.config import Pretrain, Probe
+from slimclr.config import FineTune, Pretrain, Probe
 from slimclr.data.loading.base import Loader
 from slimclr.data.loading.loaders import training_loader, validation_loader
 from slimclr.data.stores.base import Images
@@ -10,7 +10,7 @@ from slimclr.engine.distributed import Process
 
 
 def build_training_loader(
-    recipe: Pretrain | Probe,
+    recipe: Pretrain | Probe | FineTune,
     images: Images,
     *,
     batch: int,
@@ -44,7 +44,7 @@ def build_training_loader(
     )
 
 
-def build_validation_loader(recipe: Probe, images: Images, *, process: Process) -> Loader:
+def build_validation_loader(recipe: Probe | FineTune, images: Images, *, process: Process) -> Loader:
     """This process's share of the validation images, in quarters of the training's batch."""
     return validation_loader(
         images,
@@ -54,7 +54,7 @@ def build_validation_loader(recipe: Probe, images: Images, *, process: Process) 
         workers=recipe.workers,
         rank=process.rank,
         world_size=process.world_size,
-        recipe="val" if recipe.views == "normal" else recipe.views,
+        recipe=recipe.views if recipe.views.startswith("cifar") else "val",
         backend=recipe.loader,
         device=process.device,
     )

@@ -6,15 +6,16 @@ from typing import Any
 
 from slimclr.build.optimizer import build_optimizer
 from slimclr.build.schedule import build_schedule
-from slimclr.config import Pretrain, Probe
+from slimclr.config import FineTune, Pretrain, Probe
 from slimclr.data.loading.base import Loader
 from slimclr.engine.distributed import Process
 from slimclr.engine.loop import Trainer
 from slimclr.methods import Method
+from slimclr.methods.finetune import FineTuning
 
 
 def build_trainer(
-    recipe: Pretrain | Probe,
+    recipe: Pretrain | Probe | FineTune,
     method: Method,
     loader: Loader,
     *,
@@ -26,7 +27,7 @@ def build_trainer(
     monitor: Callable[[], dict[str, Any]] | None = None,
     resume: Path | None = None,
 ) -> Trainer:
-    """The trainer of a pre-training or of linear probes.
+    """The trainer of a pre-training, of linear probes or of fine-tuning.
 
     Args:
         recipe: What is trained; it has an optimiser.
@@ -42,10 +43,13 @@ def build_trainer(
     """
     settings = recipe.optimizer
     assert settings is not None, "the config refuses a trained method without an optimiser"
-    of_pretraining = _of_pretraining(recipe) if isinstance(recipe, Pretrain) else {}
+    of_stage = _of_pretraining(recipe) if isinstance(recipe, Pretrain) else {}
+    head, head_lr = None, None
+    if isinstance(recipe, FineTune) and isinstance(method, FineTuning):
+        of_stage, head, head_lr = {"precision": recipe.precision}, method.encoder.head, recipe.head_lr
     return Trainer(
         method=method,
-        optimizer=build_optimizer(settings, method.trainable()),
+        optimizer=build_optimizer(settings, method.trainable(), head=head, head_lr=head_lr),
         schedule=build_schedule(
             recipe.schedule,
             lr=settings.lr,
@@ -65,7 +69,7 @@ def build_trainer(
         resume=resume,
         identity=identity,
         name=name,
-        **of_pretraining,
+        **of_stage,
     )
 
 

@@ -27,6 +27,8 @@ from slimclr.files import sha256
 from slimclr.methods.base import Method, Output
 from slimclr.progress import Advance, progress
 
+LR_SCALE = "lr_scale"
+"""Key of an optimiser's group of parameters: what its learning rate is multiplied with."""
 AMP = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -232,7 +234,7 @@ class Trainer:
     def _set_lr(self) -> None:
         lr = self.schedule(self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get(LR_SCALE, 1.0)
 
     def _lr(self) -> float:
         """The learning rate of the last step."""

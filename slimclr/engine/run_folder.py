@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from slimclr.config import OPERATIONAL, Detection, Pretrain, Probe, decisive, dump
+from slimclr.config import OPERATIONAL, Detection, FineTune, Pretrain, Probe, decisive, dump
 from slimclr.engine.checkpoints import list_checkpoints
 from slimclr.errors import UserError
 from slimclr.files import write_json
@@ -22,9 +22,10 @@ from slimclr.lock import exclusive_lock
 # What does not decide which weights come out, and the number of epochs, which may grow.
 MAY_CHANGE = (*OPERATIONAL, "epochs", "gradients_every", "knn", "max_batch_per_gpu")
 _RUN = "run.json"
+Trained = Pretrain | Probe | FineTune | Detection
 
 
-def folder_of(base: Path, recipe: Pretrain | Probe | Detection, part: str, inputs: Mapping[str, str]) -> Path:
+def folder_of(base: Path, recipe: Trained, part: str, inputs: Mapping[str, str]) -> Path:
     """The folder for the checkpoints of a recipe and its inputs, below a run's folder."""
     fixed = {key: value for key, value in decisive(recipe).items() if key not in MAY_CHANGE}
     text = json.dumps({"recipe": fixed, "inputs": dict(inputs)}, sort_keys=True)
@@ -32,9 +33,7 @@ def folder_of(base: Path, recipe: Pretrain | Probe | Detection, part: str, input
 
 
 @contextmanager
-def open_folder(
-    base: Path, recipe: Pretrain | Probe | Detection, *, part: str, inputs: Mapping[str, str], main: bool
-) -> Iterator[Path]:
+def open_folder(base: Path, recipe: Trained, *, part: str, inputs: Mapping[str, str], main: bool) -> Iterator[Path]:
     """Use a run's folder; the process that writes files holds its lock, which ends with the process.
 
     Args:
@@ -60,12 +59,12 @@ def open_folder(
         yield folder
 
 
-def finish(folder: Path, recipe: Pretrain | Probe | Detection, inputs: Mapping[str, str]) -> None:
+def finish(folder: Path, recipe: Trained, inputs: Mapping[str, str]) -> None:
     """Record that the run is finished, so that another recipe or other inputs may start beside it."""
     write_json(folder / _RUN, {"recipe": dump(recipe), "inputs": dict(inputs), "finished": True})
 
 
-def identity(stage: str, recipe: Pretrain | Probe | Detection, part: str, inputs: Mapping[str, str]) -> dict[str, Any]:
+def identity(stage: str, recipe: Trained, part: str, inputs: Mapping[str, str]) -> dict[str, Any]:
     """What a checkpoint belongs to: stage, recipe, inputs and part. Resuming compares it."""
     return {"stage": stage, "part": part, "inputs": dict(inputs), "recipe": decisive(recipe)}
 

@@ -181,6 +181,17 @@ def _work(
     if job.rule == "quick_probe":
         counts = (data.train_images, data.val_images)
         return 0, 0.0, 0.0, None if None in counts else sum(count or 0 for count in counts) / job.processes
+    if job.rule == "finetune":
+        tuned = recipe.finetune
+        assert tuned is not None, "only runs with this section have such a job"
+        named = data.train_images is None or tuned.names is not None
+        images = None if named else round((data.train_images or 0) * tuned.labels)
+        return (
+            tuned.epochs,
+            trained(tuned, images, tuned.epochs),
+            0.0,
+            data.val_images and data.val_images / job.processes,
+        )
     probing = job.rule == "probe"
     section: Probe | Detection = recipe.probe if probing else config.detection
     train, val = (data.train_images, data.val_images) if probing else (data.coco_train_images, data.coco_val_images)

@@ -104,7 +104,7 @@ class Machine:
 
 
 # Rules whose jobs belong to a run.
-RUN_RULES = ("pretrain", "probe", "quick_probe", "transfer")
+RUN_RULES = ("pretrain", "probe", "quick_probe", "finetune", "transfer")
 
 
 def section_of(rule: str, config: Config, recipe: Recipe) -> Model:
@@ -143,7 +143,8 @@ def planned_jobs(
     command = [snakemake, *targets, "--snakefile", str(root / "Snakefile"), "--profile", str(profile)]
     command += ["--configfile", str(config), "--dry-run", "--forceall", "--nocolor"]
     if gpus is not None:
-        command += ["--set-resources", *(f"{rule}:gpu={gpus}" for rule in ("pretrain", *_SAME, "probe", "transfer"))]
+        training = ("pretrain", *_SAME, "probe", "finetune", "transfer")
+        command += ["--set-resources", *(f"{rule}:gpu={gpus}" for rule in training)]
     began = time.perf_counter()
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     seconds = time.perf_counter() - began

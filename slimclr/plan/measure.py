@@ -67,6 +67,9 @@ class Measuring:
         for rule in ("pretrain", "probe", "transfer"):
             for job in (job for job in self.jobs if job.rule == rule):
                 self._try(job.name, partial(self._train, job))
+        self.notes += [
+            f"{job.name}: not measured: state a rate, or run it once" for job in self.jobs if job.rule == "finetune"
+        ]
         for job in (job for job in self.jobs if job.rule == "quick_probe"):
             self._try(job.name, partial(self._quick, job))
         return Rates(machine=describe_machine(), jobs=self.rates, data_set=DataSet(**self.sizes))

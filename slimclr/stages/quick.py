@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from slimclr import results
 from slimclr.config import Quick, decisive
@@ -20,15 +19,16 @@ from slimclr.data.space import check_space
 from slimclr.data.stores import open_images
 from slimclr.data.stores.base import Images
 from slimclr.data.stores.digest import images_digest
-from slimclr.engine.distributed import Process, barrier, process_group
+from slimclr.engine.distributed import barrier, process_group
 from slimclr.engine.preemption import stop_requests
 from slimclr.errors import UserError
 from slimclr.files import sha256, write_json
 from slimclr.lock import exclusive_lock
 from slimclr.nn import SlimmableResNet
-from slimclr.nn.placement import allow_tf32, place
+from slimclr.nn.inference import FrozenBackbone
+from slimclr.nn.placement import allow_tf32
 from slimclr.nn.weights import load_backbone
-from slimclr.probe.features import Backbone, Features, difference, extract
+from slimclr.probe.features import Features, difference, extract
 from slimclr.probe.logistic import check_sklearn
 from slimclr.probe.quick import Labelled, QuickProbes, Stop
 from slimclr.probe.ridge import check_enough
@@ -158,25 +158,14 @@ def _extract(
                 return stop.goes_on()
 
             try:
-                extract(_frozen(backbone, process), loader, stored, own, keys=images.keys, goes_on=goes_on)
+                extract(
+                    FrozenBackbone(backbone, process.device), loader, stored, own, keys=images.keys, goes_on=goes_on
+                )
             except UserError as error:
                 fault = error
     stop.check(fault)
     # Neighbours are compared in full precision.
     allow_tf32(False)
-
-
-def _frozen(backbone: SlimmableResNet, process: Process) -> Backbone:
-    """The backbone on its device, for all widths of a batch."""
-    place(backbone.requires_grad_(False).eval(), process.device)
-
-    @torch.no_grad()
-    def features(views: Tensor) -> dict[float, Tensor]:
-        views = views.to(process.device, non_blocking=True, memory_format=torch.channels_last)
-        convolved = backbone.first_convolutions(views, backbone.widths)
-        return {width: backbone(views, width, convolved[width]) for width in backbone.widths}
-
-    return features
 
 
 def _progress(name: str, images: int, *, main: bool) -> AbstractContextManager[Advance]:

@@ -78,6 +78,17 @@ def test_quick_probes_look_at_every_image_once_and_keep_its_features():
     assert quick.disk_gb == pytest.approx(33_010 * 384 * 4 / 1e9)
 
 
+def test_fine_tuning_passes_over_the_images_with_labels():
+    tuned = {"epochs": 4, "batch": 32, "labels": 0.1, "optimizer": {"lr": 0.1}}
+    recipes = {"small": Recipe(pretrain=SIMCLR, probe=PROBE, finetune=tuned)}
+    rates = Rates.model_validate(
+        RATES | {"jobs": {"finetune": {"images_per_s": 100, "evaluation_images_per_s": 500, "checkpoint_gb": 0.5}}}
+    )
+    (entry,) = forecast([job("finetune", run="small")], Config(runs=("small",)), recipes, rates, CLUSTER).jobs
+    assert entry.seconds == pytest.approx(4 * (3201 // 32 * 32) / 100 + 1000 / 500)
+    assert entry.disk_gb == pytest.approx(3 * 0.5)
+
+
 def test_hours_follow_from_the_recipe_and_stated_rates():
     result, entries = forecast_of(pipeline(gpu=2))
     # 1000 batches of 32, half of each on one GPU; one epoch before slow start and one after.

@@ -88,6 +88,8 @@ def test_val_is_compared_but_no_input_of_a_training(tmp_path):
 
     code, output = planned(tmp_path, "work/data/imagenet/val.lmdb", config=config)
     assert "--other 'a raw/ILSVRC2012_img_train.tar'" in output
+
+
 RUN = "slimclr_mocov2_200ep"
 CONFIG = {"imagenet": {"expect": "subset"}, "runs": [RUN, "random_resnet50"]}
 
@@ -143,7 +145,11 @@ TRAINED = {"stage": "pretrain", "run": RUN}
     [
         ({"stage": "import", "run": RUN}, None, "has no metrics.json beside it"),
         ({"stage": "import", "run": RUN}, TRAINED, f"is not what metrics.json beside it describes, run '{RUN}'"),
-        (TRAINED | {"run": "other"}, TRAINED | {"run": "other"}, "is not what metrics.json beside it describes, run 'other'"),
+        (
+            TRAINED | {"run": "other"},
+            TRAINED | {"run": "other"},
+            "is not what metrics.json beside it describes, run 'other'",
+        ),
         (TRAINED, None, "has no metrics.json beside it"),
         (None, None, "has no metrics.json beside it"),
     ],
@@ -203,8 +209,35 @@ def test_a_run_that_begins_with_another_waits_for_it(tmp_path):
     assert code == 0, output
     jobs = counts(output)
     assert (jobs["pretrain"], jobs["pretrain_keep_state"]) == (3, 1)
-    blocks = {block.partition("run=")[2].split()[0]: block for block in output.split("\nrule ") if "pretrain" in block[:20]}
+    blocks = {
+        block.partition("run=")[2].split()[0]: block for block in output.split("\nrule ") if "pretrain" in block[:20]
+    }
     assert "results/pretrain/first/state.safetensors" in blocks["first"].partition("output:")[2]
     assert "--init results/pretrain/first/state.safetensors" in blocks["second"]
     assert "results/pretrain/first/weights.safetensors" in blocks["third"].partition("input:")[2].splitlines()[0]
     assert "--init raw/mine.safetensors" in blocks["fourth"]
+
+
+def test_quick_probes_and_fine_tuning_are_made_where_a_recipe_asks(tmp_path):
+    recipes = tmp_path / "recipes"
+    recipes.mkdir()
+    plain = yaml.safe_load((ROOT / "config/runs/slimclr_mocov2_200ep.yaml").read_text())
+    tuned = {"epochs": 10, "batch": 256, "optimizer": {"lr": 0.1}, "names": "lists/1 percent.txt", "workers": 3}
+    (recipes / "plain.yaml").write_text(yaml.safe_dump(plain))
+    (recipes / "asked.yaml").write_text(yaml.safe_dump(plain | {"quick": {"neighbours": [5]}, "finetune": tuned}))
+    config = {"runs": ["plain", "asked"], "recipes": str(recipes), "paths": {"raw": "raw"}}
+    code, output = planned(tmp_path, "all", config=config)
+    assert code == 0, output
+    jobs = counts(output)
+    assert (jobs["probe"], jobs["quick_probe"], jobs["finetune"]) == (2, 1, 1)
+    (quick,) = [line for line in output.splitlines() if "slimclr quick" in line]
+    assert "--name asked" in quick
+    assert '"neighbours": [5]' in quick
+    (tuning,) = [line for line in output.splitlines() if "slimclr finetune" in line]
+    assert "--names 'raw/lists/1 percent.txt'" in tuning
+    assert """--settings '{"asked": {"workers": 3}}'""" in tuning
+    # The target makes quick probes of every run.
+    code, output = planned(tmp_path, "quick", config=config)
+    assert code == 0, output
+    assert counts(output)["quick_probe"] == 2
+    assert "probe" not in counts(output)

@@ -71,6 +71,7 @@ KEEP_STATE = [
     for folder, run in RUN_OF.items()
     if RECIPES[run].pretrain.keep_state and folder not in EXTERNAL
 ]
+FINETUNE_RUNS = [folder for folder, run in RUN_OF.items() if RECIPES[run].finetune]
 TRANSFER_RUNS = [folder for folder, run in RUN_OF.items() if RECIPES[run].transfer]
 
 # With `--sdm apptainer` a rule's commands are on PATH in its image, otherwise in its virtual environment.
@@ -127,9 +128,12 @@ def section(model):
 def settings(of_run):
     """What else a section says, of every run: it must not rerun what was computed without it, so it is no parameter.
 
-    `of_run` gives a run's section.
+    `of_run` gives a run's section; None where it has none.
     """
-    values = {folder: operational(of_run(run)) for folder, run in RUN_OF.items()}
+    values = {folder: of_run(run) for folder, run in RUN_OF.items()}
+    values = {
+        folder: operational(said) for folder, said in values.items() if said is not None
+    }
     values = {folder: said for folder, said in values.items() if said}
     return option("--settings", json.dumps(values, sort_keys=True) if values else None)
 
@@ -222,6 +226,11 @@ def probe_gpus(wildcards):
 def quick_gpus(wildcards):
     """One: reading the images takes longer than the network."""
     return at_hand(1)
+
+
+def finetune_gpus(wildcards):
+    """256 images each."""
+    return at_hand(max(1, recipe(wildcards).finetune.batch // 256))
 
 
 def transfer_gpus(wildcards):

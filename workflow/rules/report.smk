@@ -18,6 +18,7 @@ rule report:
         pretrain=expand("<results>/pretrain/{run}/metrics.json", run=RUN_OF),
         probe=expand("<results>/probe/{run}/metrics.json", run=RUN_OF),
         quick=expand("<results>/quick/{run}/metrics.json", run=QUICK_RUNS),
+        finetune=expand("<results>/finetune/{run}/metrics.json", run=FINETUNE_RUNS),
         transfer=expand("<results>/transfer/{run}/metrics.json", run=TRANSFER_RUNS),
     output:
         page="<results>/report/index.html",

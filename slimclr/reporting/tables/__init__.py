@@ -7,6 +7,7 @@ from slimclr.reporting.results import Record
 from slimclr.reporting.summary import Reasons
 from slimclr.reporting.tables.comparability import comparability_table
 from slimclr.reporting.tables.cost import cost_table
+from slimclr.reporting.tables.finetune import finetune_table
 from slimclr.reporting.tables.gain import gain_table
 from slimclr.reporting.tables.probe import probe_table
 from slimclr.reporting.tables.provenance import provenance_table
@@ -33,6 +34,7 @@ def report_tables(
         probe_table(summary, references, reasons),
         gain_table(summary, reasons),
         quick_table(summary, reasons),
+        finetune_table(summary, reasons),
         transfer_table(summary, references, reasons),
         cost_table(summary),
         sources_table(runs, references),

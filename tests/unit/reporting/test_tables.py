@@ -11,6 +11,7 @@ from slimclr.reporting.results import VALUE_COLUMNS, Record, StageMetrics
 from slimclr.reporting.summary import CSV_COLUMNS, not_comparable, summarise
 from slimclr.reporting.tables.cells import duration
 from slimclr.reporting.tables.cost import cost_table
+from slimclr.reporting.tables.finetune import finetune_table
 from slimclr.reporting.tables.gain import gain_table
 from slimclr.reporting.tables.probe import probe_table
 from slimclr.reporting.tables.quick import quick_table
@@ -151,6 +152,17 @@ def test_quick_table_has_a_column_for_each_setting_that_was_measured():
     ]
     assert [row[0].mark for row in table.rows] == ["†", "†", ""]
     assert quick_table(SUMMARY, {}).rows == []
+
+
+def test_finetune_table_says_how_many_labels_were_used():
+    metrics = {"top1": 48.25, "top5": 74.0, "label_percent": 1.0, "label_images": 12_811.0}
+    rows = [("slim", "mocov2", "resnet50", "finetune", "0.5", metric, value) for metric, value in metrics.items()]
+    table = finetune_table(summarise(values(*rows), REFERENCES), {})
+    assert [column.title for column in table.columns] == [
+        "Run", "Width", "Labels (%)", "Images", "Top-1", "Top-5", "Seeds",
+    ]  # fmt: skip
+    assert texts(table) == [["slim", "0.5", "1.00", "12811", "48.25", "74.00", "1"]]
+    assert finetune_table(SUMMARY, {}).rows == []
 
 
 def test_cost_table():
