@@ -50,7 +50,7 @@ def build_validation_loader(recipe: Probe | FineTune, images: Images, *, process
         images,
         resize=recipe.resize,
         image_size=recipe.image_size,
-        batch=max(1, recipe.batch // process.world_size // 4),
+        batch=validation_batch(recipe, process),
         workers=recipe.workers,
         rank=process.rank,
         world_size=process.world_size,
@@ -58,3 +58,8 @@ def build_validation_loader(recipe: Probe | FineTune, images: Images, *, process
         backend=recipe.loader,
         device=process.device,
     )
+
+
+def validation_batch(recipe: Probe | FineTune, process: Process) -> int:
+    """Images of a validation batch of one process."""
+    return max(1, recipe.batch // process.world_size // 4)

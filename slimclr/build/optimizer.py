@@ -11,7 +11,12 @@ from slimclr.optim import LARS
 
 
 def build_optimizer(
-    settings: Optimizer, module: nn.Module, *, head: nn.Module | None = None, head_lr: float | None = None
+    settings: Optimizer,
+    module: nn.Module,
+    *,
+    head: nn.Module | None = None,
+    head_lr: float | None = None,
+    groups: list[dict[str, Any]] | None = None,
 ) -> torch.optim.Optimizer:
     """The optimiser of a recipe; weight decay applies to every parameter, as in the reference (LARS: to matrices).
 
@@ -20,8 +25,9 @@ def build_optimizer(
         module: What is moved.
         head: A part of it with a learning rate of its own.
         head_lr: That rate, in place of the settings'; None: the same.
+        groups: The module's parameters with what differs from the settings; None: a single group.
     """
-    groups: list[dict[str, Any]] = [{"params": list(module.parameters())}]
+    groups = groups or [{"params": list(module.parameters())}]
     if head is not None and head_lr is not None:
         own = set(head.parameters())
         groups[0]["params"] = [parameter for parameter in module.parameters() if parameter not in own]

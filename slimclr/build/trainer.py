@@ -12,6 +12,7 @@ from slimclr.engine.distributed import Process
 from slimclr.engine.loop import Trainer
 from slimclr.methods import Method
 from slimclr.methods.finetune import FineTuning
+from slimclr.probe.grid import GridProbe
 
 
 def build_trainer(
@@ -45,11 +46,12 @@ def build_trainer(
     assert settings is not None, "the config refuses a trained method without an optimiser"
     of_stage = _of_pretraining(recipe) if isinstance(recipe, Pretrain) else {}
     head, head_lr = None, None
+    groups = method.parameter_groups() if isinstance(method, GridProbe) else None
     if isinstance(recipe, FineTune) and isinstance(method, FineTuning):
         of_stage, head, head_lr = {"precision": recipe.precision}, method.encoder.head, recipe.head_lr
     return Trainer(
         method=method,
-        optimizer=build_optimizer(settings, method.trainable(), head=head, head_lr=head_lr),
+        optimizer=build_optimizer(settings, method.trainable(), head=head, head_lr=head_lr, groups=groups),
         schedule=build_schedule(
             recipe.schedule,
             lr=settings.lr,

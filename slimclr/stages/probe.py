@@ -4,16 +4,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from slimclr import results
-from slimclr.build.loader import build_training_loader, build_validation_loader
+from slimclr.build.loader import build_training_loader, build_validation_loader, validation_batch
+from slimclr.build.probe import build_probe
 from slimclr.build.trainer import build_trainer
 from slimclr.config import Probe
 from slimclr.data.archives.classes import check_same_classes
 from slimclr.data.stores import open_images
 from slimclr.data.stores.base import Images
 from slimclr.data.stores.digest import images_digest
+from slimclr.data.stores.subset import Subset, drawn_share
 from slimclr.engine.distributed import Process, process_group
 from slimclr.engine.run_folder import finish, folder_of, identity, open_folder
 from slimclr.errors import UserError
@@ -21,7 +24,11 @@ from slimclr.files import sha256, write_json
 from slimclr.nn import SlimmableResNet
 from slimclr.nn.placement import allow_tf32, place
 from slimclr.nn.weights import load_backbone, read_weights
-from slimclr.probe import LinearProbe, OwnClassifier, evaluate
+from slimclr.probe import LinearProbe, OwnClassifier
+from slimclr.probe.classifier import NAME, Trained, save_classifier
+from slimclr.probe.grid import GridProbe
+from slimclr.probe.outcome import Outcome, outcome, outcome_of_grid, rounded
+from slimclr.seeds import derived_seed
 
 
 def probe(
@@ -36,7 +43,8 @@ def probe(
     checkpoints: Path,
     gpus: int,
 ) -> None:
-    """Train one linear classifier per width on a frozen backbone, evaluate the last epoch, write metrics.json.
+    """Train one linear classifier per width on a frozen backbone, evaluate the last epoch, write metrics.json
+    and, beside it, classifier.safetensors.
 
     Args:
         recipe: How to train the probe.
@@ -66,24 +74,35 @@ def probe(
         if recipe.batch % process.world_size:
             raise UserError(f"probe.batch: {recipe.batch} images do not divide among {process.world_size} GPUs")
         torch.manual_seed(seed)
-        method: LinearProbe | OwnClassifier
+        method: LinearProbe | GridProbe | OwnClassifier
+        kept: Images | None = None
         if recipe.epochs:
-            method = _train(
-                recipe, backbone, train_images, run=run, seed=seed, known=known, folder=folder, process=process
-            )
+            about: dict[str, Any] = {"run": run, "seed": seed, "known": known, "folder": folder, "process": process}
+            method, kept = _train(recipe, backbone, train_images, **about)
         else:
             method = _own_classifier(weights, backbone, len(val_images.classes), process)
-        accuracies = evaluate(method, build_validation_loader(recipe, val_images, process=process), process.device)
+        got = _outcome(recipe, method, backbone, val_images, kept, process)
         if not process.main:
             return
         finish(folder, recipe, inputs)
-    values: dict[str, Any] = {
-        "arch": backbone.arch,
-        "epochs": recipe.epochs,
-        "widths": {str(width): {k: round(v, 4) for k, v in top.items()} for width, top in accuracies.items()},
-    }
-    about: dict[str, Any] = {"run": run, "seed": seed, "recipe": recipe, "data": read, "weights_sha256": digest}
-    write_json(out, results.document("probe", **about, started=started, **values))
+    header = _header(recipe, backbone, val_images, digest, validation_batch(recipe, process))
+    save_classifier(out.with_name(NAME), got.head, widths=backbone.widths, trained=header)
+    values: dict[str, Any] = {"arch": backbone.arch, "epochs": recipe.epochs, "widths": rounded(got.accuracies)}
+    values |= {"run": run, "seed": seed, "recipe": recipe, "data": read, "weights_sha256": digest} | got.values
+    write_json(out, results.document("probe", started=started, **values))
+
+
+def _header(recipe: Probe, backbone: SlimmableResNet, val: Images, digest: str, batch: int) -> Trained:
+    """What classifier.safetensors says of itself."""
+    return Trained(
+        classes=tuple(val.classes),
+        backbone_sha256=digest,
+        arch=backbone.arch,
+        resize=recipe.resize,
+        image_size=recipe.image_size,
+        views=recipe.views,
+        batch=batch,
+    )
 
 
 def _train(
@@ -96,14 +115,44 @@ def _train(
     known: dict[str, Any],
     folder: Path,
     process: Process,
-) -> LinearProbe:
-    """Linear classifiers of all widths after their last epoch."""
-    method = LinearProbe(backbone, len(images.classes))
-    place(method, process.device)
+) -> tuple[LinearProbe | GridProbe, Images | None]:
+    """Linear classifiers of all widths after their last epoch, and the images that were held out."""
+    images, kept = _split(recipe, images, seed)
+    method = build_probe(recipe, backbone, classes=len(images.classes), device=process.device)
     loader = build_training_loader(recipe, images, batch=recipe.batch // process.world_size, seed=seed, process=process)
     trainer = build_trainer(recipe, method, loader, process=process, folder=folder, name=f"probe {run}", identity=known)
     trainer.train()
-    return method
+    return method, kept
+
+
+def _split(recipe: Probe, images: Images, seed: int) -> tuple[Images, Images | None]:
+    """The images to train on, and those that choose; None where none are held out."""
+    if recipe.held_out is None:
+        return images, None
+    kept = drawn_share(images.labels, recipe.held_out, derived_seed("held_out", seed))
+    rest = np.setdiff1d(np.arange(len(images)), kept)
+    if len(rest) < recipe.batch:
+        raise UserError(
+            f"probe.held_out: {recipe.held_out} of the training images are {len(kept):,} and leave {len(rest):,}, less "
+            f"than a batch of {recipe.batch:,}; hold out fewer"
+        )
+    return Subset(images, rest), Subset(images, kept)
+
+
+def _outcome(
+    recipe: Probe,
+    method: LinearProbe | GridProbe | OwnClassifier,
+    backbone: SlimmableResNet,
+    val: Images,
+    kept: Images | None,
+    process: Process,
+) -> Outcome:
+    """Accuracies on the validation images; all processes call it."""
+    loader = build_validation_loader(recipe, val, process=process)
+    if not isinstance(method, GridProbe):
+        return outcome(method, loader, process.device)
+    held_out = None if kept is None else build_validation_loader(recipe, kept, process=process)
+    return outcome_of_grid(method, backbone, loader, held_out, process.device)
 
 
 def _own_classifier(weights: Path, backbone: SlimmableResNet, classes: int, process: Process) -> OwnClassifier:
