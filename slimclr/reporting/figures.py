@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from slimclr.reporting.results import Record
+
 # Colours of medium lightness: they must stand on a white page and on a dark one.
 _COLOURS = ("#3f74d8", "#cc6a1d", "#1f9470", "#b34a9e", "#8a7a1c", "#7a63d1", "#c9485b", "#5d8a99")
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X", "p")
@@ -152,6 +154,40 @@ def training_drawing(curves: pd.DataFrame, run: str) -> Drawing | None:
         figure.align_ylabels()
         figure.legend(loc="outside upper left", ncols=4, columnspacing=1.2, handlelength=1.4)
         return _finish(figure, f"training_{run}", f"Training of {run}: loss of each width and learning rate")
+
+
+def rates_drawing(record: Record) -> Drawing | None:
+    """Held-out top-1 over the learning rate, a line for each layer and width; None where one rate was tried.
+
+    Of several weight decays the best counts.
+    """
+    tried = [one for one in record.metrics.grid if one.held_out]
+    if len({one.lr for one in tried}) < 2:
+        return None
+    best: dict[tuple[str, str], dict[float, float]] = {}
+    for one in tried:
+        for width, top in (one.held_out or {}).items():
+            line = best.setdefault((one.layer, width), {})
+            line[one.lr] = max(top.top1, line.get(one.lr, 0.0))
+    run = record.metrics.run
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+        axes = figure.subplots()
+        widths = sorted({width for _, width in best}, key=lambda width: -float(width))
+        layers = list(dict.fromkeys(layer for layer, _ in best))
+        for (layer, width), line in sorted(
+            best.items(), key=lambda item: (layers.index(item[0][0]), -float(item[0][1]))
+        ):
+            rates = sorted(line)
+            label = f"width {width}" + (f", {layer}" if len(layers) > 1 else "")
+            style = ("-", "--")[layers.index(layer) % 2]
+            colour = _COLOURS[widths.index(width) % len(_COLOURS)]
+            axes.plot(rates, [line[rate] for rate in rates], style, color=colour, marker="o", markersize=4, label=label)
+        axes.set_xscale("log")
+        axes.set_xlabel("Learning rate (log scale)")
+        axes.set_ylabel("Held-out top-1 (%)")
+        figure.legend(loc="outside upper left", ncols=2, columnspacing=1.2)
+        return _finish(figure, f"rates_{run}", f"Linear probes of {run}: held-out top-1 over the learning rate")
 
 
 def thin(x: np.ndarray, y: np.ndarray, points: int = _MAX_POINTS) -> tuple[np.ndarray, np.ndarray]:

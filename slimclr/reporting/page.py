@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 
 from slimclr.errors import printable
 from slimclr.files import atomic_path, write_text
-from slimclr.reporting.figures import Drawing, accuracy_drawing, training_drawing
+from slimclr.reporting.figures import Drawing, accuracy_drawing, rates_drawing, training_drawing
 from slimclr.reporting.layouts import markdown, to_csv, to_latex, to_markdown
 from slimclr.reporting.references import load_references
 from slimclr.reporting.results import Record, read_results
@@ -72,19 +72,26 @@ def write_report(
     tables = report_tables(summary, published, reasons, found.records, list(runs))
     accuracy = accuracy_drawing(summary)
     training = [drawing for run in runs if (drawing := training_drawing(found.curves, run))]
+    rates = [drawing for record in found.records if (drawing := rates_drawing(record))]
     heading = Heading(title, _facts(found.records, runs, reasons, config_name=config_name, config_sha256=config_sha256))
 
-    write_text(out / "index.html", render_page(heading, tables, accuracy, training))
+    write_text(out / "index.html", render_page(heading, tables, accuracy, training, rates))
     write_text(out / "tables.md", render_markdown(heading, tables))
     write_text(out / "tables.csv", to_csv(summary))
     write_text(out / "tables.tex", render_latex(tables))
-    for drawing in [*([accuracy] if accuracy else []), *training]:
+    for drawing in [*([accuracy] if accuracy else []), *training, *rates]:
         write_text(out / "figures" / f"{drawing.key}.svg", drawing.svg)
         with atomic_path(out / "figures" / f"{drawing.key}.png") as part:
             part.write_bytes(drawing.png)
 
 
-def render_page(heading: Heading, tables: list[Table], accuracy: Drawing | None, training: list[Drawing]) -> str:
+def render_page(
+    heading: Heading,
+    tables: list[Table],
+    accuracy: Drawing | None,
+    training: list[Drawing],
+    rates: Sequence[Drawing] = (),
+) -> str:
     """The HTML page: one file, nothing loaded from elsewhere."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -97,6 +104,7 @@ def render_page(heading: Heading, tables: list[Table], accuracy: Drawing | None,
         tables={table.key: table for table in tables},
         accuracy=accuracy,
         training=training,
+        rates=rates,
     )
     return page + "\n"
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from slimclr.errors import UserError
 from slimclr.files import sha256
+from slimclr.reporting.probes import Layer, Tried
 from slimclr.reporting.references import Stage
 from slimclr.reporting.values import (
     SHA256,
@@ -63,6 +64,8 @@ class StageMetrics(BaseModel):
     widths: dict[Width, dict[Text, Any]] = Field(min_length=1)
     weights_sha256: SHA256 | None = None
     recipe_sha256: SHA256 | None = None
+    layers: dict[Text, Layer] = {}
+    grid: list[Tried] = []
     provenance: Provenance = Provenance()
 
     @field_validator("widths")

@@ -89,3 +89,10 @@ def test_quick_run_of_the_frozen_backbone():
     result = json.loads(done.stdout)
     assert result["faster_than"]["eager"] > 0
     assert result["greatest_relative_difference"] < 1e-4
+
+
+def test_quick_run_of_a_probe_with_a_grid():
+    command = [sys.executable, "-m", "benchmarks.bench_probe", "--quick"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=BENCHMARKS.parent)
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)["five_rates_over"]) == {"one_rate", "published"}

@@ -9,6 +9,7 @@ from slimclr.reporting.tables.comparability import comparability_table
 from slimclr.reporting.tables.cost import cost_table
 from slimclr.reporting.tables.finetune import finetune_table
 from slimclr.reporting.tables.gain import gain_table
+from slimclr.reporting.tables.layers import layers_table
 from slimclr.reporting.tables.probe import probe_table
 from slimclr.reporting.tables.provenance import provenance_table
 from slimclr.reporting.tables.quick import quick_table
@@ -32,6 +33,7 @@ def report_tables(
     tables = [
         comparability_table(reasons),
         probe_table(summary, references, reasons),
+        layers_table(records),
         gain_table(summary, reasons),
         quick_table(summary, reasons),
         finetune_table(summary, reasons),

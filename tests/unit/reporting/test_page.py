@@ -1,5 +1,6 @@
 """The report as files: complete, self-contained, the same twice, and clear about what is missing."""
 
+import json
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from slimclr.errors import UserError
 from slimclr.reporting.figures import thin
-from tests.helpers.small_results import write, write_results
+from tests.helpers.small_results import put, write, write_results
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "wbr"}
 
@@ -160,3 +161,25 @@ def test_thin_averages_neighbours():
     assert y.tolist() == [1.0, 5.0, 10.0]
     short = np.arange(3.0)
     assert thin(short, short, points=3)[0] is short
+
+
+def test_layers_and_rates_of_a_probe(results):
+    file = results / "probe" / "plain" / "metrics.json"
+    metrics = json.loads(file.read_text())
+    layer = {"widths": {"1.0": {"top1": 66.0}}, "chosen": {"1.0": {"lr": 3.0, "weight_decay": 0.0}}}
+    metrics["layers"] = {
+        "switchable": layer | {"published": {"1.0": {"top1": 61.5}}},
+        "slimmable": layer | {"published": None},
+    }
+    metrics["grid"] = [
+        {"layer": name, "lr": lr, "weight_decay": 0.0, "held_out": {"1.0": {"top1": 50 + lr}}}
+        for name in metrics["layers"]
+        for lr in (1.0, 3.0)
+    ] + [{"layer": "slimmable", "lr": 30.0, "weight_decay": 0.0, "held_out": None}]
+    put(file, metrics)
+    out = write(results)
+    markdown = (out / "tables.md").read_text()
+    assert "| plain | switchable | 1.0 | 66.00 | 3 | 0 | 61.50 | 53.00 |" in markdown
+    assert "| plain | slimmable | 1.0 | 66.00 | 3 | 0 | diverged | 53.00 |" in markdown
+    assert (out / "figures" / "rates_plain.svg").is_file()
+    assert 'id="rates"' in (out / "index.html").read_text()
