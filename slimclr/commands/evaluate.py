@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch", type=at_least(1), help="images of a batch (default: the probe's, else 256)")
     parser.add_argument("--workers", type=at_least(0), default=4, help="loader processes (default 4)")
-    parser.add_argument("--loader", choices=get_args(Backend), default="torchvision", help="default: torchvision")
+    parser.add_argument("--loader", choices=get_args(Backend), help="default: the probe's, else torchvision")
     parser.add_argument("--gpus", type=at_least(0, 1), default=0, help="1: on a GPU; 0 is the CPU (default)")
     parser.add_argument("--no-tf32", dest="tf32", action="store_false", help="GPU: no TF32")
 

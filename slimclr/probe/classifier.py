@@ -30,6 +30,7 @@ class Trained:
         image_size: Side of that crop.
         views: The probe's recipe of augmentation.
         batch: Images of a batch when they were evaluated.
+        loader: Backend of the loader that read them.
     """
 
     classes: tuple[str, ...]
@@ -39,6 +40,7 @@ class Trained:
     image_size: int
     views: str
     batch: int
+    loader: str = "torchvision"
 
 
 def save_classifier(
@@ -102,7 +104,7 @@ def _header(metadata: dict[str, str]) -> tuple[Trained, tuple[float, ...]]:
         ValueError: A value is none of its kind.
         TypeError: The same.
     """
-    values: dict[str, Any] = {key: metadata[key] for key in ("backbone_sha256", "arch", "views")}
+    values: dict[str, Any] = {key: metadata[key] for key in ("backbone_sha256", "arch", "views", "loader")}
     values |= {key: int(metadata[key]) for key in ("resize", "image_size", "batch")}
     values["classes"] = tuple(map(str, json.loads(metadata["classes"])))
     widths = tuple(sorted(map(float, json.loads(metadata["widths"])), reverse=True))

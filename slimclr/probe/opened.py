@@ -47,6 +47,7 @@ class Opened:
         classes: WordNet ids of its outputs; None where the file does not say, as an imported one.
         pictures: How it was evaluated; None where the file does not say.
         batch: Images of a batch when it was evaluated; None where the file does not say.
+        loader: Backend of the loader that read them; None where the file does not say.
         weights_sha256: SHA-256 of the weights file.
     """
 
@@ -55,6 +56,7 @@ class Opened:
     classes: tuple[str, ...] | None
     pictures: Pictures | None
     batch: int | None
+    loader: str | None
     weights_sha256: str
 
 
@@ -79,7 +81,7 @@ def open_classifier(weights: Path, kept: Path | None = None) -> Opened:
                 "--classifier results/probe/<run>/classifier.safetensors"
             )
         classes = header.get("classes")
-        return Opened(own, run, None if classes is None else tuple(classes), _pictures(header), None, digest)
+        return Opened(own, run, None if classes is None else tuple(classes), _pictures(header), None, None, digest)
     head, widths, trained = load_classifier(kept)
     if trained.backbone_sha256 != digest:
         raise UserError(
@@ -92,7 +94,7 @@ def open_classifier(weights: Path, kept: Path | None = None) -> Opened:
     probe = OwnClassifier(backbone, head, len(trained.classes))
     probe.widths = widths
     pictures = Pictures(trained.resize, trained.image_size, trained.views)
-    return Opened(probe, run, trained.classes, pictures, trained.batch, digest)
+    return Opened(probe, run, trained.classes, pictures, trained.batch, trained.loader, digest)
 
 
 def _pictures(header: Mapping[str, Any]) -> Pictures | None:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 import torch
@@ -42,14 +42,14 @@ class Running:
     Attributes:
         batch: Images of a batch; None: as many as when a probe's classifier was evaluated, else 256.
         workers: Loader processes.
-        loader: Backend of the loader.
+        loader: Backend of the loader; None: the one that read them then, else torchvision.
         gpus: 1, or 0 for the CPU.
         tf32: A GPU's convolutions and matrix products may use TF32.
     """
 
     batch: int | None = None
     workers: int = 4
-    loader: Backend = "torchvision"
+    loader: Backend | None = None
     gpus: int = 0
     tf32: bool = True
 
@@ -92,7 +92,7 @@ def evaluate(
     opened = open_classifier(weights, classifier)
     images, names = _numbered_as(opened, open_images(data), data, classifier or weights)
     pictures = _pictures(opened, resize, image_size, views)
-    running = replace(running, batch=running.batch or opened.batch or BATCH)
+    running = _as_before(running, opened)
     device = _device(running)
     network, further = _at_widths(opened.classifier, widths, recalibrate_on, weights)
     place(network, device)
@@ -114,6 +114,16 @@ def evaluate(
     if out is not None:
         about |= {"data": {"images": images_digest(images.images)}, "weights_sha256": opened.weights_sha256}
         write_json(out, results.document("evaluate", **about))
+
+
+def _as_before(running: Running, opened: Opened) -> Running:
+    """With what a probe's classifier was evaluated with, where nothing else is asked for."""
+    known = cast(Backend, opened.loader) if opened.loader in get_args(Backend) else None
+    return replace(
+        running,
+        batch=running.batch or opened.batch or BATCH,
+        loader=running.loader or known,
+    )
 
 
 def _device(running: Running) -> torch.device:
@@ -196,7 +206,7 @@ def _loader(
         batch=running.batch or BATCH,
         workers=running.workers,
         recipe=pictures.validation,
-        backend=running.loader,
+        backend=running.loader or "torchvision",
         device=device,
         chosen=chosen,
     )

@@ -29,6 +29,7 @@ from slimclr.probe.classifier import NAME, Trained, save_classifier
 from slimclr.probe.grid import GridProbe
 from slimclr.probe.outcome import Outcome, outcome, outcome_of_grid, rounded
 from slimclr.seeds import derived_seed
+from slimclr.statistics import with_intervals
 
 
 def probe(
@@ -87,7 +88,8 @@ def probe(
         finish(folder, recipe, inputs)
     header = _header(recipe, backbone, val_images, digest, validation_batch(recipe, process))
     save_classifier(out.with_name(NAME), got.head, widths=backbone.widths, trained=header)
-    values: dict[str, Any] = {"arch": backbone.arch, "epochs": recipe.epochs, "widths": rounded(got.accuracies)}
+    values: dict[str, Any] = {"arch": backbone.arch, "epochs": recipe.epochs, "images": len(val_images)}
+    values["widths"] = {width: with_intervals(top, len(val_images)) for width, top in rounded(got.accuracies).items()}
     values |= {"run": run, "seed": seed, "recipe": recipe, "data": read, "weights_sha256": digest} | got.values
     write_json(out, results.document("probe", started=started, **values))
 
@@ -102,6 +104,7 @@ def _header(recipe: Probe, backbone: SlimmableResNet, val: Images, digest: str, 
         image_size=recipe.image_size,
         views=recipe.views,
         batch=batch,
+        loader=recipe.loader,
     )
 
 

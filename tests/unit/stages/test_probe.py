@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from slimclr.cli import main
 from slimclr.config import Probe
 from slimclr.engine.loop import Trainer
 from slimclr.errors import UserError
@@ -70,6 +71,14 @@ def test_the_published_probe_is_trained_on_all_images_and_keeps_its_classifiers(
         "0.5.bias": (4,),
     }
     assert not {"grid", "layers"} & metrics.keys()
+    # `slimclr evaluate` gives the same, without training images.
+    command = ["evaluate", "--weights", place / "weights.safetensors", "--data", place / "val", "--workers", 0]
+    command += ["--classifier", tmp_path / "classifier.safetensors", "--out", tmp_path / "evaluated.json"]
+    assert main([str(word) for word in command]) == 0
+    evaluated = json.loads((tmp_path / "evaluated.json").read_text())["widths"]
+    assert evaluated.keys() == metrics["widths"].keys()
+    for width, values in metrics["widths"].items():
+        assert {name: evaluated[width][name] for name in values} == values
 
 
 def test_held_out_images_choose_the_rate(place, tmp_path):
@@ -77,7 +86,10 @@ def test_held_out_images_choose_the_rate(place, tmp_path):
     tried = {(one["layer"], one["lr"]): one["held_out"] for one in metrics["grid"]}
     assert tried.keys() == {(layer, lr) for layer in ("switchable", "slimmable") for lr in (0.1, 1e-6, 1.0)}
     own = metrics["layers"]["switchable"]
-    assert metrics["widths"] == own["widths"]
+    for width, accuracies in own["widths"].items():
+        found = metrics["widths"][width]
+        assert {name: found[name] for name in accuracies} == accuracies
+        assert found["top1_low"] < found["top1"] < found["top1_high"] or found["top1"] == 100
     for width, choice in own["chosen"].items():
         assert choice["lr"] != 1e-6, "so small a rate leaves the classifiers at chance"
         best = max(held[width]["top1"] for (layer, _), held in tried.items() if layer == "switchable")
