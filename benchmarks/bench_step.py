@@ -60,8 +60,8 @@ def ours(method: MoCoV2, views: list[Tensor], device: torch.device, precision: s
 
     def step() -> None:
         sgd.zero_grad(set_to_none=True)
-        method.before_step(0)
         with autocast(device, precision):
+            method.before_step(0, 0, [views])
             output = method(views, labels, 0.0)
         scaler.scale(output.loss).backward()
         scaler.unscale_(sgd)

@@ -229,8 +229,8 @@ def evaluate_steps(case: dict[str, Any], steps: int | None = None) -> Iterator[R
         method.require_gradients(step["epoch"])
         optimizer.zero_grad()
         outputs.clear()
-        method.before_step(step["epoch"])
-        loss = method(views, labels, step["epoch"], number).loss
+        method.before_step(step["epoch"], number, [views])
+        loss = method(views, labels, step["epoch"]).loss
         loss.backward()
         method.after_step()
         # name -> (ours, expected, what the difference is measured by)

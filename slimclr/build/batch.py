@@ -49,12 +49,19 @@ def plan_batch(recipe: Pretrain, gpus: int) -> BatchPlan:
     deviations = []
     if recipe.bn_batch and per_gpu != recipe.bn_batch:
         deviations.append(f"batch norm sees {per_gpu} images, the recipe says {recipe.bn_batch}")
-    if recipe.method.name == "mocov2" and gpus == 1 and recipe.method.bn_splits == 1:
-        deviations.append("with one process the keys' batch norm is not shuffled")
+    alone = method == "mocov2" and gpus * accumulation == 1
+    if alone:
+        deviations.append("batch norm sees a whole step at once, so MoCo v2's keys are not shuffled")
     if accumulation > 1 and recipe.batch_norm == "synchronised":
         deviations.append(f"synchronised batch norm sees {per_gpu * gpus} of {recipe.batch} images")
     if accumulation > 1 and method in NEGATIVES_IN_BATCH:
         deviations.append(f"negatives come from {per_gpu * gpus} of {recipe.batch} images")
+    if alone and not recipe.allow_not_comparable:
+        raise UserError(
+            f"pretrain.bn_batch: batch norm sees all {recipe.batch} images of a step at once and gives away which key "
+            f"belongs to a query, so MoCo v2 hardly learns; set bn_batch to {recipe.batch // 2} or less: the keys "
+            "are then shuffled over several batches. Or set pretrain.allow_not_comparable: true"
+        )
     changed = accumulation > 1 and (recipe.batch_norm == "synchronised" or method in NEGATIVES_IN_BATCH)
     if changed and not recipe.allow_not_comparable:
         raise UserError(
@@ -66,12 +73,6 @@ def plan_batch(recipe: Pretrain, gpus: int) -> BatchPlan:
 
 
 def _check_batch_norm(recipe: Pretrain, per_gpu: int, gpus: int) -> None:
-    splits = recipe.method.bn_splits if recipe.method.name == "mocov2" else 1
-    if per_gpu % splits:
-        raise UserError(
-            f"pretrain.method.bn_splits: {splits} parts of the {per_gpu} images of a forward pass are not equal; use a "
-            "divisor, fewer GPUs or a larger pretrain.max_batch_per_gpu"
-        )
     if recipe.starves_batch_norm(per_gpu * (gpus if recipe.batch_norm == "synchronised" else 1)):
         raise UserError(
             f"pretrain.batch: {recipe.batch} images on {gpus} GPUs are {per_gpu} in a forward pass: {STARVED}; use "

@@ -21,9 +21,6 @@ class MoCoV2(Model):
     head_init: Literal["normal", "default"] = Field(
         "normal", description="Head starts at N(0, 0.01), or as PyTorch's layers do."
     )
-    bn_splits: Count = Field(
-        1, description="Parts of a batch with a batch norm each, keys shuffled: imitates so many GPUs on one."
-    )
 
 
 class MoCoV3(Model):

@@ -145,14 +145,11 @@ class Pretrain(Model):
             raise ValueError(
                 f"bn_batch {self.bn_batch} goes with batch_norm per_gpu; synchronised sees the whole batch"
             )
-        if isinstance(self.method, MoCoV2) and self.batch % self.method.bn_splits:
-            raise ValueError(f"batch {self.batch} does not divide into method.bn_splits {self.method.bn_splits}")
         if isinstance(self.method, MoCoV2) and self.method.queue % self.batch:
             raise ValueError(f"method.queue {self.method.queue} is not a multiple of batch {self.batch}")
         if self.starves_batch_norm(self.bn_batch or self.batch):
             key, images = ("batch", self.batch) if self.bn_batch is None else ("bn_batch", self.bn_batch)
-            each = " for each of method.bn_splits" if images > 1 else ""
-            raise ValueError(f"{key} {images}: {STARVED}; give it two images or more{each}")
+            raise ValueError(f"{key} {images}: {STARVED}; give it two images or more")
         return self
 
     @property
@@ -161,13 +158,7 @@ class Pretrain(Model):
         return self.init is not None and self.init.endswith(".safetensors")
 
     def starves_batch_norm(self, images: int) -> bool:
-        """Whether a batch norm gets a single value of a channel, which has no deviation, where it sees so many images.
-
-        Args:
-            images: Before `bn_splits` divides them.
-        """
-        if isinstance(self.method, MoCoV2):
-            images //= self.method.bn_splits
+        """Whether batch norm gets a single value of a channel, which has no deviation, from so many images."""
         # The heads' batch norms see one value of an image, the backbone's last ones its last map.
         stride = 4 if self.backbone.depth in CIFAR_BLOCKS else 32
         return images == 1 and (self.method.name in NEGATIVES_IN_BATCH or self.image_size <= stride)

@@ -25,6 +25,7 @@ from slimclr.engine.resume import checkpoint_to_resume, load_weights, read_check
 from slimclr.errors import UserError
 from slimclr.files import sha256
 from slimclr.methods.base import Method, Output
+from slimclr.nn.statistics import statistics_kept
 from slimclr.progress import Advance, progress
 
 LR_SCALE = "lr_scale"
@@ -197,15 +198,14 @@ class Trainer:
         """
         self._set_lr()
         self.optimizer.zero_grad(set_to_none=True)
-        self.method.before_step(epoch)
         losses, images = [], 0
-        for micro in range(self.accumulation):
-            views, labels = self._to_device(next(batches))
+        for micro, (views, labels) in enumerate(self._step_batches(epoch, batches)):
             last = micro + 1 == self.accumulation
             # Gradients are all-reduced once per step, with the last batch.
             with nullcontext() if last else _no_sync(model):
-                with self._autocast():
-                    output: Output = model(views, labels, epoch, self.step * self.accumulation + micro)
+                # Running statistics follow one batch of a step, as with as many processes.
+                with self._autocast(), statistics_kept(self.method) if micro else nullcontext():
+                    output: Output = model(views, labels, epoch)
                 if last and self.gradients_every and (self.step + 1) % self.gradients_every == 0:
                     self.meter.gradients = self._gradient_record(output)
                 self.scaler.scale(output.loss / self.accumulation).backward()
@@ -215,6 +215,14 @@ class Trainer:
         norm = self._update(torch.stack(losses).mean(0))
         self.meter.add(losses, norm, images=images)
         return output
+
+    def _step_batches(self, epoch: float, batches: Iterator[Any]) -> Iterator[tuple[list[Tensor], Tensor]]:
+        """The step's batches on the device, once the method has prepared the step."""
+        coming = (self._to_device(next(batches)) for _ in range(self.accumulation))
+        whole = list(coming) if self.method.needs_whole_step else []
+        with self._autocast():
+            self.method.before_step(epoch, self.step, [views for views, _ in whole])
+        yield from whole or coming
 
     def _update(self, losses: Tensor) -> Tensor:
         """Take the optimiser step, unless a gradient or loss is not finite; returns the gradient norm."""

@@ -123,31 +123,41 @@ class Method(nn.Module):
     Args:
         widths: Width multipliers.
         slow_start_epoch: Widths below 1.0 join at this epoch; before it only the full network is computed.
+
+    Attributes:
+        needs_whole_step: `before_step` gets the views of all of a step's batches, not an empty sequence.
     """
+
+    needs_whole_step = False
 
     def __init__(self, widths: Sequence[float], *, slow_start_epoch: int = 0):
         super().__init__()
         self.widths = tuple(sorted(widths, reverse=True))
         self.slow_start_epoch = slow_start_epoch
 
-    def forward(self, views: Sequence[Tensor], labels: Tensor, epoch: float, step: int = 0) -> Output:
+    def forward(self, views: Sequence[Tensor], labels: Tensor, epoch: float) -> Output:
         """Losses of one batch.
 
         Args:
             views: Batches of normalised images, (n, 3, h, w) each.
             labels: Classes (n,), for methods that use them.
             epoch: Fractional epoch at the start of the step.
-            step: Number of the forward pass since the beginning of training; a method's random choices follow it.
         """
         with widths_together(self.trainable(), self.active_widths(epoch)):
-            return self.losses(views, labels, epoch, step)
+            return self.losses(views, labels, epoch)
 
-    def losses(self, views: Sequence[Tensor], labels: Tensor, epoch: float, step: int = 0) -> Output:
+    def losses(self, views: Sequence[Tensor], labels: Tensor, epoch: float) -> Output:
         """What a method computes in `forward`."""
         raise NotImplementedError
 
-    def before_step(self, epoch: float) -> None:
-        """Called once before the batches of an optimiser step; `epoch` as in `forward`."""
+    def before_step(self, epoch: float, step: int, batches: Sequence[Sequence[Tensor]]) -> None:
+        """Called once before the batches of an optimiser step.
+
+        Args:
+            epoch: As in `forward`.
+            step: Optimiser steps since the beginning of training; a method's random choices follow it.
+            batches: The views of the step's batches on this process, in the order of their forward passes.
+        """
 
     def after_step(self) -> None:
         """Called once after the batches of an optimiser step."""

@@ -1,5 +1,7 @@
 """Batches gathered over all processes; with a single process the functions change nothing."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional as differentiable
@@ -27,31 +29,25 @@ def gather(tensor: Tensor) -> Tensor:
     return torch.cat(rows)
 
 
-def shuffle(images: Tensor, *, seed: int, step: int, always: bool) -> tuple[Tensor, Tensor | None]:
-    """Shuffle the images over all processes (MoCo's shuffling BN), so that batch norm does not leak which key fits.
+def deal(batches: Sequence[Tensor], *, seed: int, step: int) -> tuple[list[Tensor], Tensor]:
+    """Shuffle a step's images over all batches of all processes (MoCo's shuffling BN), so that a batch norm does not
+    give away which key belongs to a query.
 
     Args:
-        images: This process's images (n, ...).
+        batches: This process's batches of images, each (n, channels, h, w).
         seed: Seed of the order, with `step`: all processes draw the same one without communication.
-        step: Number of the forward pass.
-        always: Shuffle even with a single process.
+        step: Number of the optimiser step.
 
     Returns:
-        This process's share of the shuffled images, and the permutation (None: not shuffled).
+        As many batches of shuffled images, in `torch.channels_last`, and the order: the shuffled image i is image
+        `order[i]` of all, which are counted process by process.
     """
-    if world_size() == 1 and not always:
-        return images, None
-    everything = gather(images)
+    # Gathered and indexed with channels last, as the encoder computes fastest.
+    everything = gather(torch.cat(list(batches)).permute(0, 2, 3, 1))
     generator = torch.Generator().manual_seed(derived_seed("shuffle", seed, step))
-    order = torch.randperm(len(everything), generator=generator).to(images.device, non_blocking=True)
-    return everything[order.view(world_size(), -1)[rank()]], order
-
-
-def unshuffle(keys: Tensor, order: Tensor | None) -> Tensor:
-    """Undo `shuffle` on the keys (n, d)."""
-    if order is None:
-        return keys
-    return gather(keys)[order.argsort().view(world_size(), -1)[rank()]]
+    order = torch.randperm(len(everything), generator=generator).to(everything.device, non_blocking=True)
+    own = order.view(world_size(), -1)[rank()]
+    return [everything[part].permute(0, 3, 1, 2) for part in own.chunk(len(batches))], order
 
 
 def gather_with_gradient(tensor: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
 """SlimCLR with MoCo v2 (SlimCLR, section 3; MoCo v2, arXiv 2003.04297); with the single width 1.0 it is MoCo v2."""
 
 import copy
+from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -9,12 +11,16 @@ from torch import Tensor, nn
 
 from slimclr.losses import info_nce_logits
 from slimclr.methods.base import Encoder, Method, Output, SubNetworkLoss, full_precision, momentum_update
-from slimclr.methods.gather import gather, shuffle, unshuffle
+from slimclr.methods.gather import deal, gather, rank, world_size
 from slimclr.nn import MLP, SlimmableResNet
+from slimclr.nn.statistics import statistics_kept
 
 
 class MoCoV2(Method):
     """Momentum contrast with a queue; every width's query is compared with the full network's key.
+
+    The keys of a whole optimiser step are computed before its first query, and shuffled over all batches that a batch
+    norm sees alone, whether these are on several processes or accumulated on one: the result is the same.
 
     Args:
         backbone: The slimmable network; its widths are trained.
@@ -24,13 +30,12 @@ class MoCoV2(Method):
         temperature: Temperature of the contrastive loss.
         head: "slimmable": sub-networks use a part of the full network's head; "switchable": each has its own.
         head_init: See `slimclr.nn.MLP`.
-        bn_splits: Parts of a batch, each normalised by itself, with the keys shuffled over the parts: imitates that
-            many processes on one device. 1 leaves the batch whole.
         seed: Seed of the keys' shuffling.
         slow_start_epoch: Widths below 1.0 join at this epoch.
         combine: Weighs the widths and distils the full network into sub-networks.
     """
 
+    needs_whole_step = True
     queue: Tensor
     queue_pointer: Tensor
 
@@ -44,7 +49,6 @@ class MoCoV2(Method):
         temperature: float = 0.2,
         head: str = "slimmable",
         head_init: str = "normal",
-        bn_splits: int = 1,
         seed: int = 0,
         slow_start_epoch: int = 0,
         combine: SubNetworkLoss,
@@ -61,24 +65,25 @@ class MoCoV2(Method):
         self.query_encoder = Encoder(backbone, mlp)
         self.key_encoder = copy.deepcopy(self.query_encoder).requires_grad_(False)
         self.momentum, self.temperature = momentum, temperature
-        self.bn_splits, self.seed = bn_splits, seed
-        self.combine = combine
+        self.seed, self.combine = seed, combine
         self.register_buffer("queue", F.normalize(torch.randn(dim, queue), dim=0))
         self.register_buffer("queue_pointer", torch.zeros((), dtype=torch.long))
-        self._new_keys: list[Tensor] = []
+        # Keys of the step's coming batches on this process, and of all images of all processes.
+        self._keys: deque[Tensor] = deque()
+        self._new_keys = torch.empty(0, dim)
 
-    def losses(self, views: Sequence[Tensor], labels: Tensor, epoch: float, step: int = 0) -> Output:
+    def losses(self, views: Sequence[Tensor], labels: Tensor, epoch: float) -> Output:
         """Losses of the active widths; `labels` are not used.
 
         `views` are the query's and the key's, then each sub-network's where they have their own ("diff", "sweet").
         """
-        query_images, key_images, *own = views
-        key = self._key(key_images, step)
+        query_images, _, *own = views
+        key = self._keys.popleft()
         targets = torch.zeros_like(labels)
         widths = self.active_widths(epoch)
         convolved = {} if own else self.query_encoder.backbone.first_convolutions(query_images, widths)
         queries = {
-            width: self._query(own[index - 1] if own and index else query_images, width, convolved.get(width))
+            width: self.query_encoder(own[index - 1] if own and index else query_images, width, convolved.get(width))
             for index, width in enumerate(widths)
         }
         # One product with the queue for all widths: it is the largest matrix of the step.
@@ -89,32 +94,30 @@ class MoCoV2(Method):
         return self.combine(losses, logits, targets, queries)
 
     @torch.no_grad()
-    def _key(self, images: Tensor, step: int) -> Tensor:
-        """The full network's keys (n, d); they enter the queue at the end of the step."""
-        images, order = shuffle(images, seed=self.seed, step=step, always=self.bn_splits > 1)
-        keys = torch.cat([self.key_encoder(part) for part in images.chunk(self.bn_splits)])
-        keys = unshuffle(keys, order).to(self.queue.dtype)
-        self._new_keys.append(keys)
-        return keys
+    def before_step(self, epoch: float, step: int, batches: Sequence[Sequence[Tensor]]) -> None:
+        """Update the key encoder, and compute the step's keys.
 
-    def _query(self, images: Tensor, width: float, convolved: Tensor | None) -> Tensor:
-        """Queries of one width (n, d)."""
-        first = [None] * self.bn_splits if convolved is None else convolved.chunk(self.bn_splits)
-        parts = zip(images.chunk(self.bn_splits), first, strict=True)
-        return torch.cat([self.query_encoder(part, width, known) for part, known in parts])
-
-    def before_step(self, epoch: float) -> None:
-        """Update the key encoder."""
+        The images of the whole step are in memory for that, on every process: at 224 px in single precision 0.6 MB for
+        each view of an image, and as much again for the shuffled ones.
+        """
         momentum_update(self.key_encoder, self.query_encoder, self.momentum)
+        images, order = deal([key_images for _, key_images, *_ in batches], seed=self.seed, step=step)
+        shuffled = []
+        for number, part in enumerate(images):
+            # Running statistics follow one batch of a step on each process, as with a process for each batch.
+            with statistics_kept(self.key_encoder) if number else nullcontext():
+                shuffled.append(self.key_encoder(part).to(self.queue.dtype))
+        self._new_keys = gather(torch.cat(shuffled))[order.argsort()]
+        own = self._new_keys.chunk(world_size())[rank()]
+        self._keys = deque(own.chunk(len(batches)))
 
     @torch.no_grad()
     def after_step(self) -> None:
         """Enqueue the step's keys of all processes, in place of the oldest."""
-        keys = torch.cat([gather(key) for key in self._new_keys])
+        keys = self._new_keys
         slots = (self.queue_pointer + torch.arange(len(keys), device=keys.device)) % self.queue.shape[1]
         self.queue[:, slots] = keys.T
         self.queue_pointer.copy_((self.queue_pointer + len(keys)) % self.queue.shape[1])
-        self._new_keys.clear()
 
     def trainable(self) -> nn.Module:
         """The query encoder."""

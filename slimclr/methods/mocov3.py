@@ -60,7 +60,7 @@ class MoCoV3(Method):
         self.momentum, self.temperature, self.epochs = momentum, temperature, epochs
         self.combine = combine
 
-    def losses(self, views: Sequence[Tensor], labels: Tensor, epoch: float, step: int = 0) -> Output:
+    def losses(self, views: Sequence[Tensor], labels: Tensor, epoch: float) -> Output:
         """Losses of the active widths, summed over both directions; `labels` are not used."""
         keys = self._keys(views)
         targets = torch.arange(len(labels), device=labels.device) + rank() * len(labels)
@@ -90,7 +90,7 @@ class MoCoV3(Method):
         """Both views' keys (n over all processes, d)."""
         return [gather(F.normalize(self.key_encoder(view), dim=1)) for view in views]
 
-    def before_step(self, epoch: float) -> None:
+    def before_step(self, epoch: float, step: int, batches: Sequence[Sequence[Tensor]]) -> None:
         """Update the key encoder."""
         momentum = key_momentum(epoch, base=self.momentum, epochs=self.epochs)
         momentum_update(self.key_encoder, self.query_encoder.base, momentum)

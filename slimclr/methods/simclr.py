@@ -45,7 +45,7 @@ class SimCLR(Method):
         self.temperature, self.gradient_scale = temperature, gradient_scale
         self.combine = combine
 
-    def losses(self, views: Sequence[Tensor], labels: Tensor, epoch: float, step: int = 0) -> Output:
+    def losses(self, views: Sequence[Tensor], labels: Tensor, epoch: float) -> Output:
         """Losses of the active widths; `labels` are not used."""
         losses, logits, features = {}, {}, {}
         targets = torch.zeros(2 * len(labels), dtype=torch.long, device=labels.device)

@@ -38,7 +38,7 @@ class Supervised(Method):
         self.encoder = Encoder(backbone, head, normalize=False)
         self.combine = combine
 
-    def losses(self, views: Sequence[Tensor], labels: Tensor, epoch: float, step: int = 0) -> Output:
+    def losses(self, views: Sequence[Tensor], labels: Tensor, epoch: float) -> Output:
         """Losses of the active widths."""
         widths = self.active_widths(epoch)
         convolved = self.encoder.backbone.first_convolutions(views[0], widths)

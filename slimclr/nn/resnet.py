@@ -1,17 +1,17 @@
 """Slimmable ResNets: with bottleneck blocks (torchvision's v1.5: the stride is on the 3x3 convolution), and CIFAR's."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from slimclr.arch import BLOCKS, CIFAR_BLOCKS, DEPTHS, arch_name
 from slimclr.nn.layers import SlimmableConv2d, SwitchableBatchNorm2d, cut
+from slimclr.nn.statistics import statistics_kept
 
 # Channels of a stage's 3x3 convolutions from which a memory format of its own pays on the CPU.
 _WIDE = 512
@@ -291,23 +291,7 @@ class _ChannelsFirst(torch.autograd.Function):
 
 def _contexts(block: nn.Module) -> tuple[Any, Any]:
     """What surrounds a block's forward pass and its repetition, which must not count for the running statistics."""
-    return nullcontext(), _statistics_kept(block)
-
-
-@contextmanager
-def _statistics_kept(block: nn.Module) -> Iterator[None]:
-    norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    counts = [None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone() for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum, count in zip(norms, momenta, counts, strict=True):
-            norm.momentum = momentum
-            if count is not None and norm.num_batches_tracked is not None:
-                norm.num_batches_tracked.copy_(count)
+    return nullcontext(), statistics_kept(block)
 
 
 def build_backbone(

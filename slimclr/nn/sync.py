@@ -62,9 +62,9 @@ class CollectiveBatchNorm(nn.modules.batchnorm._BatchNorm):
     def _track(self, mean: Tensor, variance: Tensor, count: int) -> None:
         assert self.running_mean is not None
         assert self.running_var is not None
-        assert self.num_batches_tracked is not None
         assert self.momentum is not None
-        self.num_batches_tracked.add_(1)
+        if self.num_batches_tracked is not None:  # None in `statistics_kept`
+            self.num_batches_tracked.add_(1)
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
         unbiased = variance * count / max(count - 1, 1)
         self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)

@@ -75,8 +75,8 @@ def advice(recipe: Pretrain, processes: int, memory: Callable[[Pretrain, int], f
 
 
 def _works(recipe: Pretrain, batch: int, processes: int) -> bool:
-    """Whether the method can: MoCo v2's queue holds whole total batches, and its batch norm's parts are equal."""
+    """Whether the method can: MoCo v2's queue holds whole total batches."""
     method = recipe.method
-    if isinstance(method, MoCoV2) and (batch % method.bn_splits or method.queue % (batch * processes)):
+    if isinstance(method, MoCoV2) and method.queue % (batch * processes):
         return False
     return batch <= GREATEST

@@ -184,7 +184,7 @@ class Measuring:
         steps = max(24 if job.gpus else 12, 3 * workers)
         slow = pretrain and recipe.pretrain.slow_start_epoch > 0
         changes = {"batch": batch, "workers": workers, "epochs": 3 if slow else 2}
-        changes |= {"slow_start_epoch": int(slow)} if pretrain else {}
+        changes |= {"slow_start_epoch": int(slow), "allow_not_comparable": True} if pretrain else {}
         out, images = self._place(), self._place()
         classes = [f"n{number:08d}" for number in range(min(classes_of(self.config), steps * batch))]
         data = spread(self._photos, images / "train", count=steps * batch, classes=classes)

@@ -40,7 +40,7 @@ class LinearProbe(Method):
             features = self.backbone(images, width)
         return self.classifier(features, width)
 
-    def losses(self, views: Sequence[Tensor], labels: Tensor, epoch: float, step: int = 0) -> Output:
+    def losses(self, views: Sequence[Tensor], labels: Tensor, epoch: float) -> Output:
         """Losses of all widths."""
         total, teacher, results = views[0].new_zeros(()), None, {}
         for width in self.widths:

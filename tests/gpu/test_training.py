@@ -26,7 +26,7 @@ def test_a_run_trains_and_its_weights_load_on_the_cpu(tmp_path, precision):
     extract("train", archive=archive, devkit=None, expect="subset", out=tmp_path / "train")
     recipe = Pretrain.model_validate(
         RECIPE
-        | {"method": {"name": "mocov2", "dim": 16, "queue": 64}, "bn_batch": 32, "precision": precision, "workers": 2}
+        | {"method": {"name": "mocov2", "dim": 16, "queue": 64}, "bn_batch": 16, "precision": precision, "workers": 2}
     )
     out = tmp_path / "out"
     places = {"data": tmp_path / "train", "out": out, "checkpoints": tmp_path / "work"}

@@ -1,20 +1,23 @@
 """Two training steps of every method; alone with the whole batch, or under torchrun with a process's share of it."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from slimclr.build.batch import plan_batch
 from slimclr.build.method import build_method
 from slimclr.build.optimizer import build_optimizer
 from slimclr.config import Pretrain
-from slimclr.engine.distributed import process_group
+from slimclr.engine.distributed import Process, process_group
+from slimclr.engine.loop import Trainer
+from slimclr.methods.gather import gather, rank, world_size
 from slimclr.nn import build_backbone
 from slimclr.nn.sync import synchronise_batch_norm
 
-BATCH = 8  # over all processes
+BATCH = 16  # over all processes
 COMMON = {
     "backbone": {"depth": 14, "base_width": 8, "widths": [1.0, 0.5], "zero_init_residual": False},
     "epochs": 2,
@@ -26,7 +29,8 @@ COMMON = {
 }
 SYNCHRONISED = {"batch_norm": "synchronised"}
 CASES = {
-    "mocov2": {"method": {"name": "mocov2", "dim": 16, "queue": 16, "bn_splits": 2}, "bn_batch": BATCH // 2},
+    "mocov2, two groups": {"method": {"name": "mocov2", "dim": 16, "queue": 32}, "bn_batch": BATCH // 2},
+    "mocov2, four groups": {"method": {"name": "mocov2", "dim": 16, "queue": 32}, "bn_batch": BATCH // 4},
     "mocov3": {"method": {"name": "mocov3", "dim": 16, "hidden": 32}, "views": "mocov3"} | SYNCHRONISED,
     "simclr": {"method": {"name": "simclr", "dim": 16}, "views": "simclr"} | SYNCHRONISED,
     "supervised": {"method": {"name": "supervised"}, "views": "slim"} | SYNCHRONISED,
@@ -35,42 +39,52 @@ REFERENCE = {"method": {"name": "simclr", "dim": 16, "gradient_scale": "referenc
 
 
 def run(name: str) -> dict[str, torch.Tensor]:
-    """What two steps leave: losses, gradients, weights, queue."""
-    world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
-    case = REFERENCE if name == "simclr_reference" else CASES[name]
-    if name == "mocov2" and world > 1:  # the processes themselves split the batch
-        case = case | {"method": {**case["method"], "bn_splits": 1}}
-    recipe = Pretrain.model_validate(COMMON | case)
+    """What two steps leave: losses, gradients, weights, queue, running statistics."""
+    process = Process(rank(), world_size(), torch.device("cpu"))
+    recipe = Pretrain.model_validate(COMMON | (REFERENCE if name == "simclr_reference" else CASES[name]))
     torch.manual_seed(0)
     method = build_method(recipe, build_backbone(**recipe.backbone.model_dump()), classes=3, seed=5).double()
-    if world > 1 and recipe.batch_norm == "synchronised":
-        synchronise_batch_norm(method, torch.device("cpu"))
-    optimizer = build_optimizer(recipe.optimizer, method.trainable())
-    left: dict[str, torch.Tensor] = {}
-    generator = torch.Generator().manual_seed(1)
+    if process.world_size > 1 and recipe.batch_norm == "synchronised":
+        synchronise_batch_norm(method, process.device)
+    losses: list[torch.Tensor] = []
+    method.register_forward_hook(lambda _, inputs, output: losses.append(output.loss.detach()))
+    plan = plan_batch(recipe, process.world_size)
+    batches = list(_batches(plan.per_gpu, process))
+    trainer = Trainer(
+        method=method,
+        optimizer=build_optimizer(recipe.optimizer, method.trainable()),
+        schedule=lambda step: 0.1,
+        loader=batches,
+        epochs=2,
+        process=process,
+        folder=Path(),
+        accumulation=plan.accumulation,
+    )
+    coming, left = iter(batches), {}
     for step, epoch in enumerate((0.5, 1.5)):  # before and after slow start
-        views = [torch.randn(BATCH, 3, 32, 32, generator=generator, dtype=torch.float64) for _ in range(2)]
-        labels = torch.randint(3, (BATCH,), generator=generator)
-        share = slice(rank * BATCH // world, (rank + 1) * BATCH // world)
         method.require_gradients(epoch)
-        parallel = DistributedDataParallel(method, broadcast_buffers=False) if world > 1 else method
-        optimizer.zero_grad(set_to_none=True)
-        method.before_step(epoch)
-        loss = parallel([view[share] for view in views], labels[share], epoch, step).loss
-        loss.backward()
-        method.after_step()
-        mean = loss.detach() / world
-        if world > 1:
-            dist.all_reduce(mean)
-        left[f"{step}/loss"] = mean
+        model = DistributedDataParallel(method, broadcast_buffers=False) if process.world_size > 1 else method
+        trainer.train_step(epoch, model, coming)
+        trainer.step += 1
+        left[f"{step}/loss"] = gather(torch.stack(losses).mean().view(1)).mean()
+        losses.clear()
         for key, parameter in method.trainable().named_parameters():
             if parameter.grad is not None:
                 left[f"{step}/gradient/{key}"] = parameter.grad.clone()
-        optimizer.step()
         left |= {f"{step}/weight/{key}": p.detach().clone() for key, p in method.named_parameters()}
-        if name == "mocov2":
-            left |= {f"{step}/queue": method.queue.clone(), f"{step}/pointer": method.queue_pointer.double().clone()}
+        left |= {f"{step}/buffer/{key}": b.to(torch.float64, copy=True) for key, b in method.named_buffers()}
     return left
+
+
+def _batches(batch: int, process: Process) -> Iterator[tuple[list[torch.Tensor], torch.Tensor]]:
+    """Two steps' images, dealt to processes as the sampler deals them."""
+    generator = torch.Generator().manual_seed(1)
+    share = BATCH // process.world_size
+    for _ in range(2):
+        views = [torch.randn(BATCH, 3, 32, 32, generator=generator, dtype=torch.float64) for _ in range(2)]
+        labels = torch.randint(3, (BATCH,), generator=generator)
+        for at in range(process.rank * share, (process.rank + 1) * share, batch):
+            yield [view[at : at + batch] for view in views], labels[at : at + batch]
 
 
 def main(folder: Path) -> None:

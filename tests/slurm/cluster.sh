@@ -53,10 +53,16 @@ END
 
 stop() {
   scancel --user root 2>/dev/null || true
+  # A job that ignores SIGTERM is killed after 30 s; without slurmd it would stay.
+  for _ in $(seq 60); do
+    [ -z "$(squeue -h 2>/dev/null)" ] && break
+    sleep 1
+  done
+  local pid
   for name in n1 n2 slurmctld; do
-    [ -f "$folder/$name.pid" ] || continue
-    kill "$(cat "$folder/$name.pid")" 2>/dev/null || true
-    while [ -f "$folder/$name.pid" ] && kill -0 "$(cat "$folder/$name.pid")" 2>/dev/null; do sleep 0.2; done
+    pid=$(cat "$folder/$name.pid" 2>/dev/null) || continue
+    kill "$pid" 2>/dev/null || true
+    while kill -0 "$pid" 2>/dev/null; do sleep 0.2; done
   done
 }
 

@@ -460,7 +460,7 @@ def test_advice_on_a_gpu_where_the_batch_does_not_fit():
 
 
 def test_the_largest_batch_is_sought_among_those_that_the_method_can_work_with():
-    method = {"name": "mocov2", "dim": 16, "queue": 192, "bn_splits": 2}
+    method = {"name": "mocov2", "dim": 16, "queue": 192}
     moco = Pretrain.model_validate(RECIPE | {"method": method, "bn_batch": 32})
     tried = []
     first, own = advice(moco, 1, lambda _, batch: tried.append(batch) or batch / 100)

@@ -39,7 +39,7 @@ RECIPES = {
             "epochs": 3,
             "slow_start_epoch": 1,
             "batch": 64,
-            "bn_batch": 64,
+            "bn_batch": 32,
             "optimizer": {"lr": 0.03},
             "distillation": {},
             "loss_weights": "sub_sum_to_full",

@@ -16,6 +16,9 @@ from slimclr.seeds import derived_seed
 class TrainingSampler:
     """One process's share of the shuffled images; an incomplete last total batch is dropped, as published.
 
+    A step's images are dealt in order: the first process has the first of them, in its first batch the first of those.
+    The batches of a step are the same on one process and on several.
+
     Attributes:
         count: Images in all.
         total_batch: Images of one optimiser step over all processes.
@@ -47,7 +50,8 @@ class TrainingSampler:
         """Indices of the images of each batch from `start` on."""
         generator = torch.Generator().manual_seed(derived_seed(self.seed, epoch, -1))
         used = len(self) * self.batch * self.world_size
-        own = torch.randperm(self.count, generator=generator)[:used].numpy()[self.rank :: self.world_size]
+        order = torch.randperm(self.count, generator=generator)[:used].numpy()
+        own = order.reshape(-1, self.world_size, self.total_batch // self.world_size)[:, self.rank]
         return list(own.reshape(len(self), self.batch)[start:])
 
 

@@ -17,7 +17,7 @@ def plan(run, gpus):
 
 @pytest.mark.parametrize(
     ("gpus", "per_gpu", "accumulation", "comparable"),
-    [(4, 256, 1, True), (2, 256, 2, True), (1, 256, 4, False), (8, 128, 1, False)],
+    [(4, 256, 1, True), (2, 256, 2, True), (1, 256, 4, True), (8, 128, 1, False)],
 )
 def test_batch_norm_per_gpu_keeps_its_batch_by_accumulation(gpus, per_gpu, accumulation, comparable):
     got = plan("slimclr_mocov2_200ep", gpus)
@@ -26,7 +26,6 @@ def test_batch_norm_per_gpu_keeps_its_batch_by_accumulation(gpus, per_gpu, accum
 
 def test_why_it_is_not_comparable():
     assert plan("slimclr_mocov2_200ep", 8).deviations == ("batch norm sees 128 images, the recipe says 256",)
-    assert plan("slimclr_mocov2_200ep", 1).deviations == ("with one process the keys' batch norm is not shuffled",)
 
 
 @pytest.mark.parametrize("run", ["slimclr_mocov3_300ep", "slimclr_simclr_100ep"])
@@ -74,7 +73,9 @@ def test_one_image_is_enough_where_batch_norm_sees_more_of_it():
     assert plan_batch(Pretrain.model_validate(MOCO | {"image_size": 64}), 4).per_gpu == 1
 
 
-def test_parts_of_a_batch_that_would_not_be_equal_are_refused():
-    method = {"name": "mocov2", "bn_splits": 4}
-    with pytest.raises(UserError, match="bn_splits: 4 parts of the 2 images of a forward pass are not equal"):
-        plan_batch(Pretrain.model_validate(MOCO | {"method": method, "max_batch_per_gpu": 2}), 1)
+def test_moco_v2_without_shuffled_keys_is_refused_unless_that_is_allowed():
+    with pytest.raises(UserError, match=r"batch norm sees all 4 images of a step.*set bn_batch to 2 or less"):
+        plan_batch(Pretrain.model_validate(MOCO), 1)
+    assert not plan_batch(Pretrain.model_validate(MOCO | {"bn_batch": 2}), 1).deviations
+    got = plan_batch(Pretrain.model_validate(MOCO | {"allow_not_comparable": True}), 1)
+    assert got.deviations == ("batch norm sees a whole step at once, so MoCo v2's keys are not shuffled",)

@@ -124,7 +124,7 @@ def test_a_resolved_config_can_be_read_again():
         ({"pretrain__epocs": 3}, "x.yaml: pretrain.epocs: unknown key (did you mean 'epochs'?); allowed: "),
         (
             {"pretrain__method__dimm": 3},
-            "x.yaml: pretrain.method.dimm: unknown key (did you mean 'dim'?); allowed: bn_splits, dim",
+            "x.yaml: pretrain.method.dimm: unknown key (did you mean 'dim'?); allowed: dim",
         ),
         ({"pretrain__backbone__widths": [0.5, 0.3]}, "width 0.3 of 64 channels is 19.2, not a whole number"),
         ({"pretrain__backbone__widths": [0.5, 0.25]}, "widths [0.5, 0.25] must have 1.0"),

@@ -33,7 +33,7 @@ def test_a_run_of_the_paper_takes_a_step(run):
     views = [torch.randn(2, 3, 224, 224) for _ in range(1 if recipe.method.name == "supervised" else 2)]
     epoch = recipe.epochs - 1
     method.require_gradients(epoch)
-    method.before_step(epoch)
+    method.before_step(epoch, 0, [views])
     output = method(views, torch.arange(2), epoch)
     output.loss.backward()
     method.after_step()

@@ -30,7 +30,7 @@ from tests.helpers.small_recipe import RECIPE
 COUNT, SIDE = 16, 24
 KINDS = ("lmdb", "folder", "folder with manifest", "recordio")
 METHOD = {"name": "mocov2", "dim": 8, "queue": 16}
-PRETRAIN = RECIPE | {"method": METHOD, "batch": 8, "bn_batch": 8, "slow_start_epoch": 0}
+PRETRAIN = RECIPE | {"method": METHOD, "batch": 8, "bn_batch": 4, "slow_start_epoch": 0}
 PROBE = {"epochs": 2, "batch": 8, "optimizer": {"lr": 0.3}, "image_size": 32, "resize": 36, "workers": 0}
 STEPS = 2 * COUNT // 8
 

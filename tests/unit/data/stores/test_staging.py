@@ -217,7 +217,7 @@ def test_what_cannot_be_staged_is_one_line(extracted, tmp_path, capsys):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="only an LMDB can be copied"), staged(extracted, str(tmp_path)):
         pass
-    recipe = '{"method": {"name": "mocov2"}, "epochs": 1, "batch": 8, "bn_batch": 8, "optimizer": {"lr": 0.1}}'
+    recipe = '{"method": {"name": "mocov2"}, "epochs": 1, "batch": 8, "bn_batch": 4, "optimizer": {"lr": 0.1}}'
     command = [
         "pretrain",
         "--name",
