@@ -29,6 +29,7 @@ include: "workflow/rules/probe.smk"
 include: "workflow/rules/quick.smk"
 include: "workflow/rules/finetune.smk"
 include: "workflow/rules/transfer.smk"
+include: "workflow/rules/export.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -41,6 +42,7 @@ rule all:
         rules.report.input.quick,
         rules.report.input.finetune,
         rules.report.input.transfer,
+        rules.report.input.latency,
         rules.report.output,
         expand("<results>/pretrain/{run}/state.safetensors", run=KEEP_STATE),
 

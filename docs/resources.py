@@ -63,6 +63,7 @@ def table(jobs: list[dict[str, str]]) -> str:
         "quick_probe",
         "finetune",
         "transfer",
+        "measure_latency",
         "report",
     ]
     lines = [

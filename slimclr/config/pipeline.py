@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 from slimclr.config.base import Model, PathName, RunName
 from slimclr.config.data import ImageNet, Miniature, Paths
 from slimclr.config.detection import Detection
+from slimclr.config.export import Export, Latency
 from slimclr.places import in_pattern
 
 
@@ -26,6 +27,8 @@ class Config(Model):
     references: str = Field("config/references.yaml", description="Published figures; relative: to the repository.")
     runs: tuple[RunName, ...] = Field(min_length=1, description="Runs to make; each is a recipe of that name.")
     detection: Detection = Detection()
+    export: Export = Export()
+    latency: Latency = Latency()
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -129,7 +129,7 @@ def _pass(
     dtype = PRECISIONS[setting.precision]
     # A copy: other precisions must not be rounded from this one's weights.
     placed = copy.deepcopy(network).to(device, dtype)
-    placed = placed.to(memory_format=torch.channels_last)
+    placed = placed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = images.to(device, dtype, memory_format=torch.channels_last)
     run = torch.compile(placed, dynamic=False) if setting.engine == "compiled" else placed
 

@@ -15,9 +15,11 @@ _STAGES = {
     "extract_train": "extract",
     "extract_val": "extract",
     "quick_probe": "quick",
+    "measure_latency": "latency",
+    "export_width": "export",
 }
 # So little on any machine that nobody needs to know it better.
-_REPORT_SECONDS = 6.0
+_FEW_SECONDS = {"report": 6.0, "measure_latency": 30.0, "export_width": 30.0}
 
 
 @dataclass(frozen=True)
@@ -143,8 +145,8 @@ def _warnings(entries: list[JobForecast], machine: Machine) -> list[str]:
 
 def _seconds(job: Job, rate: Rate, config: Config, recipe: Recipe | None, data: DataSet) -> float | None:
     """How long a job takes; None: not known."""
-    if job.rule == "report" and rate == Rate():
-        return _REPORT_SECONDS
+    if job.rule in _FEW_SECONDS and rate == Rate():
+        return _FEW_SECONDS[job.rule]
     if rate.seconds is not None or rate == Rate():
         return rate.seconds
     epochs, images, alone, evaluated = _work(job, config, recipe, data)

@@ -62,7 +62,7 @@ class Measuring:
 
     def all(self) -> Rates:
         """Every kind of job once; `notes` has a line for everything that could not be measured."""
-        if {job.rule for job in self.jobs} - {"transfer", "report"}:
+        if {job.rule for job in self.jobs} - {"transfer", "report", "measure_latency", "export_width"}:
             self._try("data", self._cifar if self.config.cifar10 else self._extraction)
         for rule in ("pretrain", "probe", "transfer"):
             for job in (job for job in self.jobs if job.rule == rule):

@@ -54,6 +54,10 @@ def classes_of(config: Config) -> int:
 
 def disk_gb(job: Job, config: Config, recipe: Recipe | None, data: DataSet, checkpoint: float | None) -> float | None:
     """GB that a job leaves on the disk, with as many of its checkpoints (GB) as there are at most; None: not known."""
+    if job.rule in ("report", "measure_latency"):
+        return 0.01
+    if job.rule == "export_width":
+        return 0.1
     if recipe is not None and job.rule == "quick_probe":
         images = None if data.train_images is None or data.val_images is None else data.train_images + data.val_images
         return images and images * 4 * sum(recipe.pretrain.backbone.features.values()) / 1e9
@@ -67,8 +71,6 @@ def disk_gb(job: Job, config: Config, recipe: Recipe | None, data: DataSet, chec
     if job.rule in ("miniature", "cifar"):
         parts = [split_disk(data, split, "lmdb") for split in ("train", "val")]
         return None if None in parts else sum(part or 0.0 for part in parts)
-    if job.rule == "report":
-        return 0.01
     straight = job.rule.startswith("convert") or not config.imagenet.keep_folder
     split = job.wildcards.get("split") or job.rule.removeprefix("extract_")
     return split_disk(data, split, "lmdb" if straight else "folder")

@@ -82,10 +82,22 @@ def accuracy_drawing(summary: pd.DataFrame) -> Drawing | None:
     Args:
         summary: Frame of `summary.summarise`. Random backbones are left out: they would flatten everything else.
     """
+    label = "Multiply-adds per image (log scale)"
+    return _against(summary, "pretrain", "macs", label, "accuracy", "Linear-probe top-1 against multiply-adds")
+
+
+def latency_drawing(summary: pd.DataFrame) -> Drawing | None:
+    """The same against measured milliseconds per image."""
+    label = "Milliseconds per image, measured (log scale)"
+    return _against(summary, "latency", "latency_ms", label, "latency", "Linear-probe top-1 against measured time")
+
+
+def _against(summary: pd.DataFrame, stage: str, metric: str, label: str, key: str, title: str) -> Drawing | None:
+    """Linear-probe top-1 against a stage's metric."""
     trained = summary[summary["method"] != "random"]
-    macs = trained[(trained["stage"] == "pretrain") & (trained["metric"] == "macs")]
+    cost = trained[(trained["stage"] == stage) & (trained["metric"] == metric)]
     top1 = trained[(trained["stage"] == "probe") & (trained["metric"] == "top1")]
-    points = top1.merge(macs[["run", "width", "value"]], on=["run", "width"], suffixes=("", "_macs"))
+    points = top1.merge(cost[["run", "width", "value"]], on=["run", "width"], suffixes=("", "_cost"))
     if points.empty:
         return None
     with matplotlib.rc_context(_STYLE):
@@ -93,12 +105,12 @@ def accuracy_drawing(summary: pd.DataFrame) -> Drawing | None:
         axes = figure.subplots()
         runs = list(points.groupby("run", sort=False))
         for index, (run, group) in enumerate(runs):
-            group = group.sort_values("value_macs")
+            group = group.sort_values("value_cost")
             colour = _COLOURS[index % len(_COLOURS)]
             # With more runs than colours the markers still tell them apart.
             marker = _MARKERS[(index + index // len(_COLOURS)) % len(_MARKERS)]
             axes.errorbar(
-                group["value_macs"],
+                group["value_cost"],
                 group["value"],
                 yerr=group["spread"].fillna(0) if group["spread"].notna().any() else None,
                 color=colour,
@@ -108,22 +120,22 @@ def accuracy_drawing(summary: pd.DataFrame) -> Drawing | None:
             )
             published = group[group["published"].notna()]
             for row in published.to_dict("records"):
-                axes.add_line(_outline(colour, marker, x=row["value_macs"], y=row["published"]))
+                axes.add_line(_outline(colour, marker, x=row["value_cost"], y=row["published"]))
         axes.autoscale_view()
         axes.set_xscale("log")
-        ticks = sorted(points["value_macs"].unique())
+        ticks = sorted(points["value_cost"].unique())
         axes.set_xticks(_apart(ticks))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _engineering(value)))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(visible=False, which="minor")
-        axes.set_xlabel("Multiply-adds per image (log scale)")
+        axes.set_xlabel(label)
         axes.set_ylabel("Top-1 (%)")
         handles, labels = axes.get_legend_handles_labels()
         if points["published"].notna().any():
             handles.append(_outline(_INK, "o"))
             labels.append("outline: published")
         figure.legend(handles, labels, loc="outside lower center", ncols=2)
-        return _finish(figure, "accuracy", "Linear-probe top-1 against multiply-adds")
+        return _finish(figure, key, title)
 
 
 def training_drawing(curves: pd.DataFrame, run: str) -> Drawing | None:

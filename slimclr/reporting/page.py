@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 
 from slimclr.errors import printable
 from slimclr.files import atomic_path, write_text
-from slimclr.reporting.figures import Drawing, accuracy_drawing, rates_drawing, training_drawing
+from slimclr.reporting.figures import Drawing, accuracy_drawing, latency_drawing, rates_drawing, training_drawing
 from slimclr.reporting.layouts import markdown, to_csv, to_latex, to_markdown
 from slimclr.reporting.references import load_references
 from slimclr.reporting.results import Record, read_results
@@ -70,16 +70,16 @@ def write_report(
     summary = summarise(found.values, published)
     reasons = not_comparable(found.records)
     tables = report_tables(summary, published, reasons, found.records, list(runs))
-    accuracy = accuracy_drawing(summary)
+    accuracy, latency = accuracy_drawing(summary), latency_drawing(summary)
     training = [drawing for run in runs if (drawing := training_drawing(found.curves, run))]
     rates = [drawing for record in found.records if (drawing := rates_drawing(record))]
     heading = Heading(title, _facts(found.records, runs, reasons, config_name=config_name, config_sha256=config_sha256))
 
-    write_text(out / "index.html", render_page(heading, tables, accuracy, training, rates))
+    write_text(out / "index.html", render_page(heading, tables, accuracy, training, rates, latency))
     write_text(out / "tables.md", render_markdown(heading, tables))
     write_text(out / "tables.csv", to_csv(summary))
     write_text(out / "tables.tex", render_latex(tables))
-    for drawing in [*([accuracy] if accuracy else []), *training, *rates]:
+    for drawing in [*filter(None, (accuracy, latency)), *training, *rates]:
         write_text(out / "figures" / f"{drawing.key}.svg", drawing.svg)
         with atomic_path(out / "figures" / f"{drawing.key}.png") as part:
             part.write_bytes(drawing.png)
@@ -91,6 +91,7 @@ def render_page(
     accuracy: Drawing | None,
     training: list[Drawing],
     rates: Sequence[Drawing] = (),
+    latency: Drawing | None = None,
 ) -> str:
     """The HTML page: one file, nothing loaded from elsewhere."""
     environment = jinja2.Environment(
@@ -103,6 +104,7 @@ def render_page(
         heading=heading,
         tables={table.key: table for table in tables},
         accuracy=accuracy,
+        latency=latency,
         training=training,
         rates=rates,
     )

@@ -9,7 +9,7 @@ from slimclr.config import read_yaml
 from slimclr.errors import UserError
 from slimclr.reporting.values import Text, Width, check_figure, first_fault
 
-Stage = Literal["pretrain", "probe", "quick", "finetune", "transfer"]
+Stage = Literal["pretrain", "probe", "quick", "finetune", "transfer", "latency"]
 
 # Only the web's addresses become links, and none has a character that could end a link in HTML or Markdown.
 Address = Annotated[

@@ -36,6 +36,7 @@ _REQUIRED_METRICS = {
     "quick": ("ridge_top1",),
     "finetune": ("top1",),
     "transfer": ("box_ap",),
+    "latency": ("latency_ms",),
 }
 
 

@@ -18,7 +18,13 @@ _PERCENT = dict.fromkeys(
     (0.0, 100.0),
 )
 _OF_A_QUICK_PROBE = re.compile("(knn|ridge|logistic)_top[15]")
-_LIMITS = {**_PERCENT, "params": (1.0, 1e15), "macs": (1.0, 1e18)}
+_LIMITS = {
+    **_PERCENT,
+    "params": (1.0, 1e15),
+    "macs": (1.0, 1e18),
+    "latency_ms": (1e-6, 1e9),
+    "images_per_s": (1e-6, 1e9),
+}
 
 
 def check_figure(metric: str, value: Any, where: str = "") -> None:

@@ -66,7 +66,7 @@ def latency(
     if out is not None:
         about: dict[str, Any] = {"run": run or source.run, "seed": None, "recipe": None, "data": None}
         about |= {"weights_sha256": source.sha256, "started": started, "arch": source.backbone.arch}
-        widths_of = {"widths": _of_first(measured, settings), "measured": measured}
+        widths_of: dict[str, Any] = {"widths": _of_first(measured, settings), "measured": measured}
         write_json(out, documents.document("latency", **about, **how, **widths_of))
 
 

@@ -28,7 +28,8 @@ def report(
         others={
             stage: [folder for run, recipe in recipes.items() if getattr(recipe, stage) for folder in folders[run]]
             for stage in ("quick", "finetune")
-        },
+        }
+        | {"latency": [folder for run in recipes for folder in folders[run]] if config.latency.report else []},
         references=references,
         config_sha256=fingerprint(config),
         config_name=config_name,

@@ -219,7 +219,7 @@ def test_the_demos_jobs_are_those_of_snakemake(tmp_path, monkeypatch):
     by_name = {job.name: job for job in jobs}
     runs = [
         f"{rule} {run}"
-        for rule in ("pretrain", "probe", "quick_probe", "transfer")
+        for rule in ("pretrain", "probe", "quick_probe", "transfer", "measure_latency")
         for run in ("demo_slimclr_simclr", "random_resnet14w16")
     ]
     single = ["miniature", "extract_train", "extract_val", "convert train", "convert val", "report"]

@@ -241,3 +241,28 @@ def test_quick_probes_and_fine_tuning_are_made_where_a_recipe_asks(tmp_path):
     assert code == 0, output
     assert counts(output)["quick_probe"] == 2
     assert "probe" not in counts(output)
+
+
+def test_export_and_latency_are_targets_for_every_run(tmp_path):
+    recipes = tmp_path / "recipes"
+    recipes.mkdir()
+    backbone = {"depth": 14, "base_width": 8, "widths": [1.0, 0.5]}
+    probe = {"epochs": 1, "optimizer": {"lr": 0.1}}
+    drawn = {"method": {"name": "random"}, "backbone": backbone, "epochs": 0}
+    own = {"method": {"name": "supervised"}, "views": "normal", "bn_batch": 32, "backbone": backbone, "epochs": 1, "batch": 32, "optimizer": {"lr": 0.1}}
+    (recipes / "random_resnet14w8.yaml").write_text(yaml.safe_dump({"pretrain": drawn, "probe": probe}))
+    (recipes / "own.yaml").write_text(yaml.safe_dump({"pretrain": own, "probe": {"epochs": 0}}))
+    config = {"recipes": str(recipes), "runs": ["random_resnet14w8", "own"], "export": {"formats": ["onnx", "int8"]}}
+    code, output = planned(tmp_path, "export", config=config)
+    assert code == 0, output
+    assert counts(output)["export_width"] == 4
+    commands = [line for line in output.splitlines() if "slimclr export" in line]
+    assert sum("--head probe --format onnx int8" in line for line in commands) == 2
+    assert sum("--head own" in line for line in commands) == 2
+    assert sum("results/export/own/0.5 " in line for line in commands) == 1
+    assert all("train.lmdb --val" in line for line in commands)
+    jobs = counts(planned(tmp_path, "all", config=config)[1])
+    assert "export_width" not in jobs
+    assert "measure_latency" not in jobs
+    assert counts(planned(tmp_path, "latency", config=config)[1])["measure_latency"] == 2
+    assert counts(planned(tmp_path, "all", config=config | {"latency": {"report": True}})[1])["measure_latency"] == 2

@@ -20,6 +20,7 @@ rule report:
         quick=expand("<results>/quick/{run}/metrics.json", run=QUICK_RUNS),
         finetune=expand("<results>/finetune/{run}/metrics.json", run=FINETUNE_RUNS),
         transfer=expand("<results>/transfer/{run}/metrics.json", run=TRANSFER_RUNS),
+        latency=expand("<results>/latency/{run}/metrics.json", run=LATENCY_RUNS),
     output:
         page="<results>/report/index.html",
         markdown="<results>/report/tables.md",

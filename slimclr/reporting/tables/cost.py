@@ -21,8 +21,16 @@ COLUMNS = [
 ]
 
 
+MEASURED = (
+    " Measured is the median time of an image, a plain network with batch norm folded, the mean over runs; "
+    "the machine is that of stage latency in the provenance."
+)
+
+
 def cost_table(summary: pd.DataFrame) -> Table:
-    """Parameters and multiply-adds for each architecture and width."""
+    """Parameters and multiply-adds for each architecture and width, and the time that was measured."""
+    times = summary[(summary["stage"] == "latency") & (summary["metric"] == "latency_ms")]
+    latency = times.groupby(["arch", "width"])["value"].mean().to_dict()
     costs = summary[(summary["stage"] == "pretrain") & summary["metric"].isin(["params", "macs"])]
     wide = costs.pivot_table(index=["run", "arch", "width"], columns="metric", values="value", sort=False)
     wide = wide.reindex(columns=["params", "macs"]).reset_index().drop(columns="run").drop_duplicates()
@@ -38,11 +46,17 @@ def cost_table(summary: pd.DataFrame) -> Table:
                 _share(row["params"], full["params"]),
                 scaled(row["macs"], 1e9, 3),
                 _share(row["macs"], full["macs"]),
+                *(
+                    [Cell(f"{latency[arch, row['width']]:.3g}" if (arch, row["width"]) in latency else "")]
+                    if latency
+                    else []
+                ),
             ]
             for row in group.to_dict("records")
         ]
     notes = closing_notes(rows, Footnotes(), empty="the run did not record it")
-    return Table("cost", "Size and cost of the sub-networks", CAPTION, COLUMNS, rows, notes)
+    caption, columns = (CAPTION + MEASURED, [*COLUMNS, Column("Measured (ms)")]) if latency else (CAPTION, COLUMNS)
+    return Table("cost", "Size and cost of the sub-networks", caption, columns, rows, notes)
 
 
 def _share(value: float, full: pd.Series) -> Cell:

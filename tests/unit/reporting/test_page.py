@@ -183,3 +183,17 @@ def test_layers_and_rates_of_a_probe(results):
     assert "| plain | slimmable | 1.0 | 66.00 | 3 | 0 | diverged | 53.00 |" in markdown
     assert (out / "figures" / "rates_plain.svg").is_file()
     assert 'id="rates"' in (out / "index.html").read_text()
+
+
+def test_accuracy_over_measured_time_is_drawn(results):
+    for run in ("slim", "slim_seed1", "plain", "random_resnet50"):
+        widths = {"1.0": {"latency_ms": 40.0}} | ({} if run == "plain" else {"0.5": {"latency_ms": 12.5}})
+        about = {"schema": 1, "run": run, "stage": "latency", "weights_sha256": "f" * 64, "widths": widths}
+        put(results / "latency" / run / "metrics.json", about)
+    every = ["slim", "slim_seed1", "plain", "random_resnet50"]
+    out = write(results, others={"latency": every})
+    page = (out / "index.html").read_text()
+    assert "Linear-probe top-1 against measured time" in page
+    assert "Measured (ms)" in page
+    assert "random_resnet50" not in (out / "figures/latency.svg").read_text()
+    assert (out / "figures/latency.png").stat().st_size > 1000

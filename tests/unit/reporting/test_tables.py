@@ -210,3 +210,18 @@ def test_csv_is_long_with_empty_fields():
 )
 def test_duration(seconds, text):
     assert duration(seconds) == text
+
+
+def test_measured_time_is_a_column_where_it_was_measured():
+    assert [column.title for column in cost_table(SUMMARY).columns][-1] == "Share"
+    times = [
+        ("slim", "mocov2", "resnet50", "latency", "1.0", "latency_ms", 40.0),
+        ("plain", "mocov2", "resnet50", "latency", "1.0", "latency_ms", 44.0),
+    ]
+    costs = [
+        ("slim", "mocov2", "resnet50", "pretrain", width, metric, value)
+        for width, metric, value in (("1.0", "macs", 2e9), ("0.5", "macs", 5e8))
+    ]
+    table = cost_table(summarise(values(*costs, *times), REFERENCES))
+    assert table.columns[-1].title == "Measured (ms)"
+    assert [row[-1] for row in texts(table)] == ["42", ""]

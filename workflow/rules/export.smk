@@ -1,0 +1,89 @@
+"""Every width of the runs as a folder to publish, and how fast it is here: targets `export` and `latency`."""
+
+EXPORTED = [
+    f"<results>/export/{run}/{width}"
+    for run in RUN_OF
+    for width in RECIPES[RUN_OF[run]].pretrain.backbone.widths
+]
+LATENCY_RUNS = list(RUN_OF) if CONFIG.latency.report else []
+
+
+def photos(split):
+    """Images of int8 alone: what calibrates it, and what its accuracy is measured on."""
+    return f"<data>/{split}.lmdb" if "int8" in CONFIG.export.formats else []
+
+
+rule export_width:
+    input:
+        environment("train"),
+        weights="<results>/pretrain/{run}/weights.safetensors",
+        # Beside it lies the classifier.
+        probe="<results>/probe/{run}/metrics.json",
+        train=photos("train"),
+        val=photos("val"),
+    output:
+        folder=directory("<results>/export/{run}/{width}"),
+    log:
+        "<logs>/export/{run}_{width}.log",
+    wildcard_constraints:
+        width=r"\d+\.\d+",
+    container:
+        image("train")
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        head=lambda wildcards: (
+            "none"
+            if not CONFIG.export.head
+            else "probe" if recipe(wildcards).probe.epochs else "own"
+        ),
+        formats=list(CONFIG.export.formats),
+        fold=["--fold"] if CONFIG.export.fold else [],
+        photos=lambda wildcards, input: (
+            ["--data", input.train, "--val", input.val] if input.train else []
+        ),
+        calibrate=CONFIG.export.calibrate,
+        licence=CONFIG.export.licence,
+    shell:
+        "train_env slimclr export {input.weights:q} --width {wildcards.width:q} --head {params.head:q}"
+        " --format {params.formats:q} {params.fold:q} {params.photos:q} --calibrate {params.calibrate:q}"
+        " --licence {params.licence:q} --metrics {input.probe:q} --out {output.folder:q} 2>&1 | tee {log:q}"
+
+
+rule export:
+    input:
+        EXPORTED,
+
+
+rule measure_latency:
+    input:
+        environment("train"),
+        weights="<results>/pretrain/{run}/weights.safetensors",
+    output:
+        metrics="<results>/latency/{run}/metrics.json",
+    log:
+        "<logs>/latency/{run}.log",
+    container:
+        image("train")
+    # All cores: another job beside it would be measured, too.
+    threads: workflow.resource_settings.cores or 1
+    resources:
+        cpus_per_task=4,
+        mem_mb=8000,
+        runtime=60,
+    params:
+        batches=list(CONFIG.latency.batches),
+        engines=list(CONFIG.latency.engines),
+        precisions=list(CONFIG.latency.precisions),
+        repeats=CONFIG.latency.repeats,
+    shell:
+        "train_env slimclr latency {input.weights:q} --name {wildcards.run:q} --batch {params.batches:q}"
+        " --engine {params.engines:q} --precision {params.precisions:q} --repeats {params.repeats:q}"
+        + option("--threads", str(CONFIG.latency.threads or ""))
+        + " --out {output.metrics:q} 2>&1 | tee {log:q}"
+
+
+rule latency:
+    input:
+        expand(rules.measure_latency.output.metrics, run=RUN_OF),
