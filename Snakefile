@@ -25,6 +25,7 @@ else:
 
 include: "workflow/rules/recordio.smk"
 include: "workflow/rules/pretrain.smk"
+include: "workflow/rules/import_checkpoint.smk"
 include: "workflow/rules/probe.smk"
 include: "workflow/rules/quick.smk"
 include: "workflow/rules/finetune.smk"
@@ -45,6 +46,7 @@ rule all:
         rules.report.input.latency,
         rules.report.output,
         expand("<results>/pretrain/{run}/state.safetensors", run=KEEP_STATE),
+        rules.absent_checkpoints.output if ABSENT else [],
 
 
 rule clean_checkpoints:

@@ -5,7 +5,7 @@ This module does not import torch: the Snakefile asks at every start.
 
 import json
 import shlex
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -42,25 +42,35 @@ def read_tensor_names(weights: Path) -> list[str]:
         return []
 
 
-def external_runs(work: Path, runs: Iterable[str]) -> list[str]:
+def external_runs(work: Path, runs: Iterable[str], *, imported: Collection[str] = ()) -> list[str]:
     """Runs whose weights the user brought: for the workflow these are sources, not products.
 
     Args:
         work: Folder with results/ and checkpoints/.
         runs: Names of the runs' folders.
+        imported: Those whose recipe names a checkpoint: the rule import_checkpoint makes their weights.
 
     Raises:
-        UserError: Beside such weights lies nothing, or something that does not describe them.
+        UserError: Beside such weights lies nothing, or something that does not describe them; or pre-training made
+            the weights that the rule import_checkpoint would replace.
     """
-    return [run for run in runs if _is_external(work, run)]
+    return [run for run in runs if _is_external(work, run, imported=run in imported)]
 
 
-def _is_external(work: Path, run: str) -> bool:
+def _is_external(work: Path, run: str, *, imported: bool) -> bool:
     folder = work / "results/pretrain" / run
     weights = folder / WEIGHTS
     if not weights.is_file():
         return False
-    header, metrics = read_header(weights), _read_json(folder / "metrics.json")
+    header, metrics = read_header(weights), read_json(folder / "metrics.json")
+    # An import by hand follows no recipe.
+    if imported and header.get("stage") == "import" and header.get("recipe_sha256"):
+        return False
+    if imported and header.get("stage") == "pretrain":
+        raise UserError(
+            f"{weights}: made by pretrain, but the recipe of {run} names a checkpoint now; move the folder elsewhere, "
+            "or give the checkpoint a run of its own"
+        )
     if header.get("stage") == "pretrain" and header.get("run") == run:
         # A training that was killed between its files leaves no metrics.json, but its checkpoints.
         killed = metrics is None and (work / "checkpoints/pretrain" / run).exists()
@@ -83,7 +93,8 @@ def _is_external(work: Path, run: str) -> bool:
     )
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A file's JSON object; empty where it holds anything else, None where there is no file."""
     return _object(path.read_bytes()) if path.is_file() else None
 
 

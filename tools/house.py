@@ -24,6 +24,7 @@ LAYERS: tuple[dict[str, str], ...] = (
     {"plan": "hours, disk and memory before anything runs", "doctor": "is this machine fit?"},
     {
         "external_weights": "weights that a user put there",
+        "absent": "checkpoints that recipes name and are not there",
         "results": "metrics.json of a stage",
         "build": "from a recipe to method, loader, trainer",
         "library": "what `import slimclr` gives",
@@ -47,6 +48,7 @@ LAYERS: tuple[dict[str, str], ...] = (
     dict.fromkeys(
         (
             "arch",
+            "digests",
             "errors",
             "files",
             "lock",

@@ -4,7 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from slimclr.commands.arguments import IMAGES
+from slimclr.commands.arguments import IMAGES, SECTION
+from slimclr.config import Checkpoint, parse_section
 
 HELP = "Let a checkpoint of the reference implementation replace a run's pre-training."
 
@@ -23,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--name", dest="run", metavar="RUN", help="the run's name (default: the folder's)")
     parser.add_argument(
+        "--recipe", help=f"what the file must be, as Snakemake passes it on: {SECTION.format('a recipe', 'checkpoint')}"
+    )
+    parser.add_argument(
         "--no-hash-check", dest="hash_check", action="store_false", help="accept a hash that does not fit"
     )
     parser.add_argument("--val", type=Path, metavar="DATA", help=f"photos to try its classifier on: {IMAGES}")
@@ -33,12 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, _: Sequence[str]) -> None:
     """Run the command."""
+    recipe = parse_section(Checkpoint, options.recipe) if options.recipe else None
     from slimclr.stages.import_checkpoint import import_checkpoint
 
     import_checkpoint(
         options.file,
         out=options.out,
         run=options.run,
+        recipe=recipe,
         hash_check=options.hash_check,
         val=options.val,
         photos=options.photos,

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from slimclr.commands.arguments import IMAGES, add_scratch, add_training, gpus_of_node
@@ -15,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_training(parser, "probe")
     add_scratch(parser)
     parser.add_argument("--weights", type=Path, required=True, help="weights.safetensors of the run")
-    parser.add_argument("--train", type=Path, required=True, help=f"training images: {IMAGES}")
+    parser.add_argument("--train", type=Path, help=f"training images, where there are epochs: {IMAGES}")
     parser.add_argument("--val", type=Path, required=True, help=f"validation images: {IMAGES}")
     parser.add_argument("--out", type=Path, required=True, help="metrics.json to write")
 
@@ -32,7 +33,8 @@ def run(options: argparse.Namespace, arguments: Sequence[str]) -> int | None:
     from slimclr.data.stores.staging import staged
     from slimclr.stages.probe import probe
 
-    with staged(options.train, options.scratch) as train, staged(options.val, options.scratch) as val:
+    training = staged(options.train, options.scratch) if options.train and recipe.epochs else nullcontext()
+    with training as train, staged(options.val, options.scratch) as val:
         probe(
             recipe,
             run=options.run,

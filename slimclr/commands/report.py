@@ -12,7 +12,7 @@ HELP = "Write tables, figures and the page over all runs."
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command line."""
-    parser.add_argument("--config", required=True, help="JSON with name, config and recipes")
+    parser.add_argument("--config", required=True, help="JSON with name, config, recipes and absent checkpoints")
     parser.add_argument("--results", type=Path, required=True, help="folder with pretrain/, probe/, transfer/")
     parser.add_argument("--references", type=Path, required=True, help="published figures (YAML)")
     parser.add_argument("--out", type=Path, required=True, help="folder of the report")
@@ -28,6 +28,7 @@ def run(options: argparse.Namespace, _: Sequence[str]) -> None:
         config = Config.model_validate(document["config"])
         recipes = {run: Recipe.model_validate(recipe) for run, recipe in document["recipes"].items()}
         name = str(document["name"])
+        absent = {str(run): str(fault) for run, fault in document.get("absent", {}).items()}
         if set(recipes) != set(config.runs):
             raise ValueError("the recipes are not those of the config's runs")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -36,4 +37,12 @@ def run(options: argparse.Namespace, _: Sequence[str]) -> None:
             f"--config: not JSON with a valid config, recipes and name ({type(error).__name__}: {cause}); let "
             "Snakemake run this stage, which passes it"
         ) from error
-    report(config, recipes, config_name=name, results=options.results, references=options.references, out=options.out)
+    report(
+        config,
+        recipes,
+        config_name=name,
+        results=options.results,
+        references=options.references,
+        out=options.out,
+        absent=absent,
+    )

@@ -6,6 +6,7 @@ section. This package imports neither torch nor Snakemake, so that a dry run is 
 
 from slimclr.config.backbone import Backbone
 from slimclr.config.base import Model, Positive, dump
+from slimclr.config.checkpoint import RELEASED, Checkpoint
 from slimclr.config.detection import Detection
 from slimclr.config.distillation import Distillation
 from slimclr.config.finetune import FineTune
@@ -26,9 +27,11 @@ __all__ = [
     "KNN",
     "NEGATIVES_IN_BATCH",
     "OPERATIONAL",
+    "RELEASED",
     "STARVED",
     "Backbone",
     "Backend",
+    "Checkpoint",
     "Config",
     "Detection",
     "Distillation",

@@ -17,7 +17,7 @@ cannot work are refused before any job starts. `slimclr check --config FILE` doe
 `slimclr recipe RUN --gpus N` shows what a recipe becomes on N GPUs. `schema.json` is for editors.
 
 A changed key reruns the stage that it belongs to, but for `workers`, `log_every`, `checkpoint_minutes`,
-`keep_every_epochs`, `keep_state`, `compile` and `activation_checkpointing`: these count from the next start on.
+`keep_every_epochs`, `keep_state`, `compile`, `activation_checkpointing` and `url`: these count from the next start on.
 
 `demo.yaml` is the miniature, `references.yaml` holds the published figures that the report puts beside ours, each with
 its source.

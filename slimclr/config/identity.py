@@ -6,7 +6,8 @@ from typing import Any
 
 from slimclr.config.base import Model
 
-# How a section's training runs, not what comes out of it: where these change, nothing is computed again.
+# How a section's training runs or where a file is given out, not what comes out of it: where these change, nothing is
+# computed again.
 OPERATIONAL = (
     "workers",
     "log_every",
@@ -15,6 +16,7 @@ OPERATIONAL = (
     "keep_state",
     "compile",
     "activation_checkpointing",
+    "url",
 )
 
 

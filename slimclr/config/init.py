@@ -19,13 +19,15 @@ def check_inits(recipes: Mapping[str, Recipe]) -> None:
     run_of = {folder: run for run, recipe in recipes.items() for folder in seeded_runs(run, recipe)}
     begins_with = {}
     for run, recipe in recipes.items():
-        init = recipe.pretrain.init
-        if init is None or recipe.pretrain.init_is_file:
+        own = recipe.pretrain
+        init = own.init if own else None
+        if own is None or init is None or own.init_is_file:
             continue
         if init not in run_of:
             raise UserError(f"{run}: pretrain.init: {init!r} is no run of this config{did_you_mean(init, [*run_of])}")
         begins_with[run] = other = run_of[init]
-        if recipe.pretrain.init_take == "state" and not recipes[other].pretrain.keep_state:
+        trained = recipes[other].pretrain
+        if own.init_take == "state" and not (trained and trained.keep_state):
             raise UserError(f"{run}: pretrain.init_take state needs keep_state: true in the recipe of {other}")
     for run in begins_with:
         way = [run]

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from slimclr.config.base import M, Model, dump
+from slimclr.config.checkpoint import Checkpoint
 from slimclr.config.detection import Detection
 from slimclr.config.errors import did_you_mean, validated
 from slimclr.config.finetune import FineTune
@@ -62,7 +63,7 @@ def load_recipes(config: Config, root: Path) -> dict[str, Recipe]:
             raise UserError(f"runs: {run!r} has no recipe: {path} does not exist{did_you_mean(run, known)}")
         recipes[run] = load_recipe(path)
         pretrain = recipes[run].pretrain
-        if pretrain.method.name == "random" and run != f"random_{pretrain.backbone.arch}":
+        if pretrain and pretrain.method.name == "random" and run != f"random_{pretrain.backbone.arch}":
             raise UserError(
                 f"{path}: a random backbone's run is named random_<arch>, here random_{pretrain.backbone.arch}"
             )
@@ -77,6 +78,7 @@ def load_recipes(config: Config, root: Path) -> dict[str, Recipe]:
 # Section that a stage takes -> its name, and the file that it is a part of.
 _WHOLE: dict[type[Model], tuple[str, type[Model]]] = {
     Pretrain: ("pretrain", Recipe),
+    Checkpoint: ("checkpoint", Recipe),
     Probe: ("probe", Recipe),
     Quick: ("quick_section", Recipe),
     FineTune: ("finetune", Recipe),
@@ -88,7 +90,8 @@ def parse_section(model: type[M], text: str, changes: Mapping[str, Any] = Mappin
     """Read a section from the command line: JSON, or the path of a YAML file, of the section or of all around it.
 
     Args:
-        model: The section; `Pretrain` and `Probe` also out of a run's recipe, `Detection` also out of a config.
+        model: The section; `Pretrain`, `Checkpoint` and `Probe` also out of a run's recipe, `Detection` also out of a
+            config.
         text: JSON or path.
         changes: Keys that take the place of those in `text`.
 
@@ -105,7 +108,7 @@ def parse_section(model: type[M], text: str, changes: Mapping[str, Any] = Mappin
         name = text
         values = _read_mapping(Path(text))
     section, whole = _WHOLE.get(model, ("", None))
-    if whole and isinstance(values, dict) and any(key in values for key in _required(whole)):
+    if whole and isinstance(values, dict) and any(key in values for key in (section, *_required(whole))):
         found = getattr(validated(whole, values, name), section)
         if found is None:
             raise UserError(f"{name}: has no section {section}; add it, or name another recipe")

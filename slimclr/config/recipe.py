@@ -6,6 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from slimclr.arch import CIFAR_BLOCKS
 from slimclr.config.base import Model, Seed
+from slimclr.config.checkpoint import Checkpoint
 from slimclr.config.finetune import FineTune
 from slimclr.config.pretrain import Pretrain
 from slimclr.config.probe import Probe
@@ -19,7 +20,8 @@ class Recipe(Model):
     seeds: tuple[Seed, ...] = Field(
         (0,), min_length=1, description="One run each; more than one gives mean and spread in the report."
     )
-    pretrain: Pretrain
+    pretrain: Pretrain | None = None
+    checkpoint: Checkpoint | None = None
     probe: Probe
     transfer: bool = Field(False, description="Fine-tune this run's backbone on COCO.")
     quick: Quick | None = Field(
@@ -29,16 +31,22 @@ class Recipe(Model):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        own = self.pretrain.method.name == "supervised"
-        if own == bool(self.probe.epochs):
-            wanted = "0: a supervised run's probe evaluates its own classifier" if own else "at least 1"
+        if (self.pretrain is None) == (self.checkpoint is None):
+            fault = "are both missing" if self.pretrain is None else "exclude each other"
+            raise ValueError(f"pretrain and checkpoint {fault}: a run's weights are trained here or brought")
+        # A checkpoint that does not say what it is may have a classifier or not.
+        method = self.pretrain.method.name if self.pretrain else self.checkpoint and self.checkpoint.method
+        own = method in ("supervised", "probe")
+        if method is not None and own == bool(self.probe.epochs):
+            wanted = f"0: a {method} run's probe evaluates its own classifier" if own else "at least 1"
             raise ValueError(f"probe.epochs {self.probe.epochs} must be {wanted}")
         if self.probe.epochs and self.probe.optimizer is None:
             raise ValueError("probe.optimizer is missing")
-        if self.transfer and self.pretrain.backbone.depth in CIFAR_BLOCKS:
-            raise ValueError(f"transfer true: Mask R-CNN needs four stages, {self.pretrain.backbone.arch} has three")
-        widths = self.pretrain.backbone.widths
-        if self.finetune is not None and not set(self.finetune.widths or ()) <= set(widths):
+        backbone = self.pretrain and self.pretrain.backbone
+        if self.transfer and backbone and backbone.depth in CIFAR_BLOCKS:
+            raise ValueError(f"transfer true: Mask R-CNN needs four stages, {backbone.arch} has three")
+        widths = backbone and backbone.widths
+        if self.finetune is not None and widths and not set(self.finetune.widths or ()) <= set(widths):
             raise ValueError(f"finetune.widths {list(self.finetune.widths or ())} are not all in {list(widths)}")
         return self
 

@@ -19,7 +19,13 @@ _STAGES = {
     "export_width": "export",
 }
 # So little on any machine that nobody needs to know it better.
-_FEW_SECONDS = {"report": 6.0, "measure_latency": 30.0, "export_width": 30.0}
+_FEW_SECONDS = {
+    "report": 6.0,
+    "measure_latency": 30.0,
+    "export_width": 30.0,
+    "import_checkpoint": 6.0,
+    "absent_checkpoints": 0.0,
+}
 
 
 @dataclass(frozen=True)
@@ -175,7 +181,7 @@ def _work(
 
     if recipe is None:
         return 0, _photos(job, data), 0.0, 0.0
-    if job.rule == "pretrain":
+    if job.rule == "pretrain" and recipe.pretrain:
         own, images = recipe.pretrain, data.train_images
         # A network of one width is never slower than the full one before slow start.
         first = own.epochs if len(own.backbone.widths) == 1 else own.slow_start_epoch

@@ -111,7 +111,7 @@ def section_of(rule: str, config: Config, recipe: Recipe) -> Model:
     """What a rule with runs takes of config and recipe."""
     if rule == "transfer":
         return config.detection
-    return recipe.quick_section if rule == "quick_probe" else getattr(recipe, rule)
+    return getattr(recipe, {"quick_probe": "quick_section", "import_checkpoint": "checkpoint"}.get(rule, rule))
 
 
 def read_profile(profile: str, root: Path) -> tuple[Path, Machine]:

@@ -20,8 +20,9 @@ def largest_batch(run: str, *, config: Path, root: Path, gpus: int | None) -> No
     """Find it by short real runs on one GPU, and print it; `gpus` will train, None for those of this machine."""
     settings = load_config(config)
     recipe = load_recipe(root / settings.recipes / f"{run}.yaml").pretrain
-    if recipe.method.name == "random":
-        raise UserError(f"--largest-batch {run}: a random backbone is not trained; name a run that is")
+    if recipe is None or recipe.method.name == "random":
+        kind = "an imported network" if recipe is None else "a random backbone"
+        raise UserError(f"--largest-batch {run}: {kind} is not trained; name a run that is")
     if not gpu_names():
         raise UserError(f"--largest-batch {run}: no GPU is here to try it on; run it on a machine that trains")
     processes = max(1, len(gpu_names()) if gpus is None else gpus)

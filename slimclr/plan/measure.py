@@ -121,6 +121,8 @@ class Measuring:
     def _train(self, job: Job) -> None:
         """A training's rate; runs whose steps are the same are measured once."""
         recipe = self.recipes[self.run_of[job.wildcards["run"]]]
+        if recipe.pretrain is None:
+            raise UserError("what network a checkpoint holds is known when it is imported; state a rate")
         if job.rule == "pretrain" and not recipe.pretrain.epochs:
             self.rates[job.name] = self._drawn(recipe.pretrain)[1]
             return
@@ -137,7 +139,8 @@ class Measuring:
         shape = [dump(recipe.pretrain.backbone), slow, job.processes, job.gpus, job.threads]
         key = json.dumps([job.rule, speed, shape], sort_keys=True)
         if key not in self._once:
-            self._once[key] = (self._transfer if job.rule == "transfer" else self._steps)(job, recipe)
+            measure = self._transfer if job.rule == "transfer" else self._steps
+            self._once[key] = measure(job, recipe.pretrain, recipe.probe)
         self.rates[job.name] = self._once[key]
 
     def _quick(self, job: Job) -> None:
@@ -172,17 +175,17 @@ class Measuring:
         command = (job.rule, "--name", "short", "--gpus", int(job.gpus > 0), *options)
         return self.trials(*command, environment=environment, threads=max(1, cores))
 
-    def _steps(self, job: Job, recipe: Recipe) -> Rate:
+    def _steps(self, job: Job, own: Pretrain, probe: Probe) -> Rate:
         """Pre-training or probe; a supervised run's own classifier costs what a probe costs."""
         pretrain = job.rule == "pretrain"
-        section: Pretrain | Probe = recipe.pretrain if pretrain else recipe.probe
-        batch = plan_batch(recipe.pretrain, job.processes).per_gpu if pretrain else section.batch // job.processes
+        section: Pretrain | Probe = own if pretrain else probe
+        batch = plan_batch(own, job.processes).per_gpu if pretrain else section.batch // job.processes
         if not self._photos:
             raise UserError("there are no images to load, as extraction was not measured")
         workers = min(section.workers, max(1, len(os.sched_getaffinity(0)) // max(1, len(gpu_names()))))
         # Every loader process has its first batch ready at about the same time: only later ones tell its speed.
         steps = max(24 if job.gpus else 12, 3 * workers)
-        slow = pretrain and recipe.pretrain.slow_start_epoch > 0
+        slow = pretrain and own.slow_start_epoch > 0
         changes = {"batch": batch, "workers": workers, "epochs": 3 if slow else 2}
         changes |= {"slow_start_epoch": int(slow), "allow_not_comparable": True} if pretrain else {}
         out, images = self._place(), self._place()
@@ -194,7 +197,7 @@ class Measuring:
             return self._rate_of_steps(job, trial, steps, batch, workers, out, evaluated=0)
         count = max(4 * batch, len(classes))
         val = spread(self._photos, images / "val", count=count, classes=classes)
-        options += ["--weights", self._drawn(recipe.pretrain)[0], "--train", data, "--val", val]
+        options += ["--weights", self._drawn(own)[0], "--train", data, "--val", val]
         trial = self._run_short(job, *options, "--out", out / "metrics.json")
         return self._rate_of_steps(job, trial, steps, batch, workers, out, evaluated=count)
 
@@ -220,14 +223,14 @@ class Measuring:
             checkpoint_gb=max(path.stat().st_size for path in out.rglob("*.pt")) / 1e9,
         )
 
-    def _transfer(self, job: Job, recipe: Recipe) -> Rate:
+    def _transfer(self, job: Job, own: Pretrain, _: Probe) -> Rate:
         from slimclr.miniature.write import write_miniature
 
         section, place = self.config.detection, self._place()
         batch, iterations, val = max(1, section.batch // job.processes), 20, 40
         write_miniature(place, train_per_class=1, val_per_class=1, coco_train=iterations * batch, coco_val=val)
         short = section.model_copy(update={"epochs": 1, "milestones": (), "batch": batch, "lr": _LR})
-        files = ("--weights", self._drawn(recipe.pretrain)[0], "--coco", place / "coco", "--checkpoints", place)
+        files = ("--weights", self._drawn(own)[0], "--coco", place / "coco", "--checkpoints", place)
         options = ("--recipe", json.dumps(dump(short)), *files, "--out", place / "metrics.json")
         began = time.time()
         trial = self._run_short(job, *options, environment="detection")

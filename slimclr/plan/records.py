@@ -22,8 +22,9 @@ def recorded(jobs: Sequence[Job], config: Config, recipes: Mapping[str, Recipe])
         folder = Path(config.paths.work) / "checkpoints" / job.rule / job.wildcards.get("run", "")
         sizes = [path.stat().st_size for path in folder.rglob("*.pt*") if recipe is not None and path.suffix != ".part"]
         rate = _done(job, config, recipe)
-        if rate is None and job.rule == "pretrain" and recipe is not None and recipe.pretrain.epochs:
-            rate = _begun(folder, f"seed{seed}", recipe.pretrain, job.processes)
+        pretrain = recipe and recipe.pretrain
+        if rate is None and job.rule == "pretrain" and pretrain and pretrain.epochs:
+            rate = _begun(folder, f"seed{seed}", pretrain, job.processes)
         if rate is not None:
             found[job.name] = rate.model_copy(update={"checkpoint_gb": max(sizes) / 1e9 if sizes else None})
     return Rates(jobs=found)

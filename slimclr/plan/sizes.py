@@ -3,7 +3,7 @@
 import inspect
 from pathlib import Path
 
-from slimclr.config import Config, Recipe
+from slimclr.config import RELEASED, Config, Recipe
 from slimclr.plan.jobs import Job
 from slimclr.plan.rates import DataSet
 
@@ -54,16 +54,23 @@ def classes_of(config: Config) -> int:
 
 def disk_gb(job: Job, config: Config, recipe: Recipe | None, data: DataSet, checkpoint: float | None) -> float | None:
     """GB that a job leaves on the disk, with as many of its checkpoints (GB) as there are at most; None: not known."""
-    if job.rule in ("report", "measure_latency"):
+    if job.rule in ("report", "measure_latency", "absent_checkpoints"):
         return 0.01
     if job.rule == "export_width":
         return 0.1
     if recipe is not None and job.rule == "quick_probe":
         images = None if data.train_images is None or data.val_images is None else data.train_images + data.val_images
-        return images and images * 4 * sum(recipe.pretrain.backbone.features.values()) / 1e9
+        # What network a checkpoint holds is known when it is imported.
+        features = sum(recipe.pretrain.backbone.features.values()) if recipe.pretrain else None
+        return None if images is None or features is None else images * 4 * features / 1e9
     if recipe is not None:
         kept = _CHECKPOINTS
-        if job.rule == "pretrain" and recipe.pretrain.keep_every_epochs:
+        if job.rule == "import_checkpoint":
+            assert recipe.checkpoint is not None
+            # The weights are a part of what the file holds.
+            file = Path(config.paths.raw) / RELEASED / recipe.checkpoint.file
+            return file.stat().st_size / 1e9 if file.is_file() else None
+        if job.rule == "pretrain" and recipe.pretrain and recipe.pretrain.keep_every_epochs:
             kept += recipe.pretrain.epochs // recipe.pretrain.keep_every_epochs
         if job.rule != "transfer" and not getattr(recipe, job.rule).epochs:
             kept = 1 if job.rule == "pretrain" else 0  # a random backbone is its weights

@@ -19,6 +19,7 @@ from slimclr.reporting.results import Record, read_results
 from slimclr.reporting.summary import Reasons, not_comparable, summarise
 from slimclr.reporting.tables import report_tables
 from slimclr.reporting.tables.cells import minute
+from slimclr.reporting.tables.checkpoints import Absent
 from slimclr.reporting.tables.table import Cell, Table
 
 
@@ -45,6 +46,7 @@ def write_report(
     config_sha256: str,
     config_name: str,
     others: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    absent: Sequence[Absent] = (),
     title: str = "SlimCLR: measured and published",
 ) -> None:
     """Write index.html, tables.md, tables.csv, tables.tex and figures/ (SVG and PNG).
@@ -60,6 +62,7 @@ def write_report(
         config_sha256: SHA-256 of the resolved configuration.
         config_name: Name of the configuration, for the head of the page.
         others: Further stages (quick, finetune) and the names of the directories that have them.
+        absent: Checkpoints that were not there; their runs are not in `runs`.
         title: Title of the page.
 
     Raises:
@@ -69,11 +72,14 @@ def write_report(
     found = read_results(results, runs, transfer_runs, others)
     summary = summarise(found.values, published)
     reasons = not_comparable(found.records)
-    tables = report_tables(summary, published, reasons, found.records, list(runs))
+    tables = report_tables(summary, published, reasons, found.records, list(runs), absent)
     accuracy, latency = accuracy_drawing(summary), latency_drawing(summary)
     training = [drawing for run in runs if (drawing := training_drawing(found.curves, run))]
     rates = [drawing for record in found.records if (drawing := rates_drawing(record))]
-    heading = Heading(title, _facts(found.records, runs, reasons, config_name=config_name, config_sha256=config_sha256))
+    facts = _facts(found.records, runs, reasons, config_name=config_name, config_sha256=config_sha256)
+    if absent:
+        facts.append(("Left out", f"{len(absent)} checkpoints that are missing or refused"))
+    heading = Heading(title, facts)
 
     write_text(out / "index.html", render_page(heading, tables, accuracy, training, rates, latency))
     write_text(out / "tables.md", render_markdown(heading, tables))

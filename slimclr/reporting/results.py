@@ -67,6 +67,7 @@ class StageMetrics(BaseModel):
     recipe_sha256: SHA256 | None = None
     layers: dict[Text, Layer] = {}
     grid: list[Tried] = []
+    source: Text = ""
     provenance: Provenance = Provenance()
 
     @field_validator("widths")

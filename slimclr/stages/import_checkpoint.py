@@ -1,9 +1,6 @@
 """Take over a checkpoint of the reference implementation."""
 
-import hashlib
-import re
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +10,11 @@ import yaml
 
 from slimclr import results
 from slimclr.arch import CIFAR_BLOCKS
+from slimclr.config import Checkpoint as Settings
+from slimclr.config import fingerprint
 from slimclr.data.loading.loaders import validation_loader
 from slimclr.data.stores import open_images
+from slimclr.digests import compare, digests
 from slimclr.errors import UserError
 from slimclr.external_weights import WEIGHTS, read_header, refuse_to_replace
 from slimclr.files import sha256, write_json, write_text
@@ -26,8 +26,6 @@ from slimclr.probe import OwnClassifier, evaluate
 
 RESIZE, IMAGE_SIZE, BATCH = 256, 224, 32
 _CIFAR_SIZE = 32
-_CHUNK = 1 << 20
-_HASHES = {"SHA-256": "sha256", "MD5": "md5", "SHA-1": "sha1"}
 
 
 def import_checkpoint(
@@ -35,6 +33,7 @@ def import_checkpoint(
     *,
     out: Path,
     run: str | None = None,
+    recipe: Settings | None = None,
     hash_check: bool = True,
     val: Path | None = None,
     photos: int = 200,
@@ -46,14 +45,15 @@ def import_checkpoint(
             this project, `.safetensors`.
         out: The run's folder, or the `weights.safetensors` in it; a `.safetensors` of another name is written alone.
         run: The run's name; None: the folder's, or that of `file` without suffix for a file alone.
-        hash_check: Refuse a file whose content does not fit the hash in its name.
+        recipe: What the run's recipe says of the file; None: an import by hand, which no rule makes again.
+        hash_check: Refuse a file whose content does not fit the recipe's hash, or without one that in its name.
         val: Validation images, an LMDB or a folder, to try the file's classifier on.
         photos: How many of them.
 
     Raises:
         UserError: The file is missing, damaged, holds more than data, is no checkpoint of the reference, or does not
-            fit its hash; or its classifier does badly on `val`; or `out` has weights that were not imported. Nothing
-            is written then.
+            fit its hash or the recipe's method; or its classifier does badly on `val`; or `out` has weights that were
+            not imported. Nothing is written then.
     """
     started = time.time()
     if not file.is_file():
@@ -65,9 +65,9 @@ def import_checkpoint(
     weights = out if alone else folder / WEIGHTS
     if not alone and not (weights.exists() and weights.samefile(file)):
         refuse_to_replace(folder, made_by="import")
-    digests = _digests(file)
-    print(f"hash     {_compare_hash(file, digests, hash_check)}")
-    checkpoint, source = _read(file)
+    found = digests(file)
+    print(f"hash     {_compare_hash(file, found, recipe, refuse=hash_check)}")
+    checkpoint, source = _read(file, recipe)
     ignored = ", ".join(f"{count} of {kind}" for kind, count in checkpoint.ignored.items())
     print(f"method   {checkpoint.method}")
     print(f"network  {checkpoint.arch}, widths {', '.join(map(str, checkpoint.shape['widths']))}")
@@ -77,18 +77,29 @@ def import_checkpoint(
     stem = file.name.removesuffix(".tar").removesuffix(".pth").removesuffix(".safetensors")
     name = run or (stem if alone else folder.resolve().name)
     header = results.identity("import", name, None) | {"method": checkpoint.method}
-    source = {"source": file.name, "source_sha256": digests["SHA-256"]} | source
+    header |= {"recipe_sha256": fingerprint(recipe)} if recipe else {}
+    source = {"source": file.name, "source_sha256": found["SHA-256"]} | source
     if not alone:
         # Until the end nothing may pass for the description of these weights.
         (folder / "metrics.json").unlink(missing_ok=True)
     save_weights(weights, checkpoint.tensors, header | checkpoint.shape | source)
     if not alone:
-        _describe(folder, checkpoint, name, source, started)
+        _describe(folder, checkpoint, name, recipe, source, started)
     print(f"written  {out}, run {name}")
 
 
-def _read(file: Path) -> tuple[Checkpoint, dict[str, Any]]:
+def _read(file: Path, recipe: Settings | None) -> tuple[Checkpoint, dict[str, Any]]:
     """The checkpoint, and where it came from as far as an earlier import of it tells."""
+    checkpoint, source = _read_any(file)
+    if recipe and recipe.method not in (None, checkpoint.method):
+        raise UserError(
+            f"{file}: holds a network of method {checkpoint.method}, but its recipe says checkpoint.method "
+            f"{recipe.method}; name the file that was meant, or correct the recipe"
+        )
+    return checkpoint, source
+
+
+def _read_any(file: Path) -> tuple[Checkpoint, dict[str, Any]]:
     if file.suffix == ".safetensors" and (header := read_header(file)):
         backbone, _ = load_backbone(file)
         tensors, _ = read_weights(file)
@@ -103,7 +114,9 @@ def _read(file: Path) -> tuple[Checkpoint, dict[str, Any]]:
         raise UserError(f"{lines}; give a whole checkpoint of the reference implementation") from None
 
 
-def _describe(folder: Path, checkpoint: Checkpoint, run: str, source: dict[str, Any], started: float) -> None:
+def _describe(
+    folder: Path, checkpoint: Checkpoint, run: str, recipe: Settings | None, source: dict[str, Any], started: float
+) -> None:
     """Write what pre-training writes beside its weights, as far as a checkpoint tells."""
     with torch.device("meta"):
         backbone = build_backbone(**checkpoint.shape)
@@ -115,7 +128,7 @@ def _describe(folder: Path, checkpoint: Checkpoint, run: str, source: dict[str, 
         "import",
         run=run,
         seed=None,
-        recipe=None,
+        recipe=recipe,
         data=None,
         weights_sha256=sha256(folder / WEIGHTS),
         started=started,
@@ -133,30 +146,14 @@ def _describe(folder: Path, checkpoint: Checkpoint, run: str, source: dict[str, 
     write_json(folder / "metrics.json", document)
 
 
-def _digests(file: Path) -> dict[str, str]:
-    """Hexadecimal digests by the name of the hash; the file is read once."""
-    hashes = {name: hashlib.new(kind, usedforsecurity=False) for name, kind in _HASHES.items()}
-    with file.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            for digest in hashes.values():
-                digest.update(chunk)
-    return {name: digest.hexdigest() for name, digest in hashes.items()}
-
-
-def _compare_hash(file: Path, digests: Mapping[str, str], refuse: bool) -> str:
-    """Compare the hash in a file's name, presumably the beginning of its SHA-256, with its content's."""
-    match = re.search(r"[-_]([0-9a-fA-F]{8,})\.pth(\.tar)?$", file.name)
-    if match is None:
-        return "nothing to check: the file's name ends in no hash"
-    tail = match[1].lower()
-    for name, digest in digests.items():
-        if digest.startswith(tail):
-            return f"{tail} in the file's name is the beginning of its {name}"
-    found = ", ".join(f"{name} {digest[: len(tail)]}" for name, digest in digests.items())
-    mismatch = f"{tail} in the file's name fits none of its hashes ({found})"
+def _compare_hash(file: Path, found: dict[str, str], recipe: Settings | None, *, refuse: bool) -> str:
+    fits, words = compare(file.name, found, expected=recipe.sha256 if recipe else None)
+    if fits:
+        return words
     if refuse:
-        raise UserError(f"{file}: {mismatch}; download it again, or pass --no-hash-check to take it as it is")
-    return f"MISMATCH, let pass by --no-hash-check: {mismatch}"
+        known = "write its own sha256 into the recipe" if recipe else "pass --no-hash-check"
+        raise UserError(f"{file}: {words}; download it again, or {known} to take it as it is")
+    return f"MISMATCH, let pass by --no-hash-check: {words}"
 
 
 def _try_classifier(file: Path, checkpoint: Checkpoint, val: Path, photos: int) -> None:

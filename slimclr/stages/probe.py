@@ -1,6 +1,7 @@
 """Linear probes of one run."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def probe(
     run: str,
     seed: int,
     weights: Path,
-    train: Path,
+    train: Path | None,
     val: Path,
     out: Path,
     checkpoints: Path,
@@ -52,18 +53,18 @@ def probe(
         run: The run's name.
         seed: Seed of classifier, order and views.
         weights: `weights.safetensors` of the run.
-        train: Training images, an LMDB or a folder.
+        train: Training images, an LMDB or a folder; None: not needed for a run's own classifier, 0 epochs.
         val: Validation images.
         out: `metrics.json`.
         checkpoints: Folder of this probe's rolling checkpoints.
         gpus: GPUs to use; 0 is the CPU.
     """
     started = time.time()
-    backbone, _ = load_backbone(weights)
-    digest = sha256(weights)
-    train_images, val_images = open_images(train), open_images(val)
-    check_same_classes(train, train_images.classes, val, val_images.classes)
-    read = {"train_images": images_digest(train_images), "val_images": images_digest(val_images)}
+    (backbone, _), digest = load_backbone(weights), sha256(weights)
+    val_images, train_images, read = open_images(val), None, {}
+    if recipe.epochs:
+        train_images, read["train_images"] = _training_images(run, train, val, val_images.classes)
+    read["val_images"] = images_digest(val_images)
     # Classifiers of other weights are of no use to this backbone.
     part, inputs = f"seed{seed}-{digest[:12]}", {**read, "weights": digest}
     known, folder = identity("probe", recipe, part, inputs), folder_of(checkpoints, recipe, part, inputs)
@@ -77,7 +78,7 @@ def probe(
         torch.manual_seed(seed)
         method: LinearProbe | GridProbe | OwnClassifier
         kept: Images | None = None
-        if recipe.epochs:
+        if train_images is not None:
             about: dict[str, Any] = {"run": run, "seed": seed, "known": known, "folder": folder, "process": process}
             method, kept = _train(recipe, backbone, train_images, **about)
         else:
@@ -106,6 +107,15 @@ def _header(recipe: Probe, backbone: SlimmableResNet, val: Images, digest: str, 
         batch=batch,
         loader=recipe.loader,
     )
+
+
+def _training_images(run: str, train: Path | None, val: Path, classes: Sequence[str]) -> tuple[Images, str]:
+    """The images to train on, of the same classes as those in `val`, and their digest."""
+    if train is None:
+        raise UserError(f"{run}: training a probe needs images; name them with --train")
+    images = open_images(train)
+    check_same_classes(train, images.classes, val, classes)
+    return images, images_digest(images)
 
 
 def _train(
@@ -164,7 +174,7 @@ def _own_classifier(weights: Path, backbone: SlimmableResNet, classes: int, proc
     classifier = OwnClassifier.from_tensors(backbone, tensors)
     if classifier is None or classifier.classes != classes:
         raise UserError(
-            f"{weights}: holds no classifier of {classes} classes; a probe of 0 epochs needs a supervised run"
+            f"{weights}: holds no classifier of {classes} classes; a probe of 0 epochs needs a run with its own"
         )
     place(classifier, process.device)
     return classifier

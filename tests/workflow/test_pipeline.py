@@ -13,9 +13,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from slimclr.cli import main
-from tests.helpers.reference_checkpoints import made, saved
-
 ROOT = Path(__file__).parents[2]
 SNAKEMAKE = Path(sys.executable).parent / "snakemake"
 
@@ -351,25 +348,3 @@ def test_the_papers_config_plans_without_data_or_gpu(tmp_path):
     assert done.returncode == 0, done.stderr
     counts = dict(line.split() for line in (done.stdout).splitlines() if len(line.split()) == 2)
     assert (counts["pretrain"], counts["probe"], counts["transfer"]) == ("10", "10", "3")
-
-
-def test_an_imported_run_goes_to_the_report_and_its_files_stay(finished, tmp_path):
-    pipeline = Pipeline(tmp_path / "p")
-    for name in ("raw", "work/data"):
-        shutil.copytree(finished.folder / name, pipeline.folder / name, symlinks=True)
-    pipeline.config["runs"] = ["moco"]
-    pipeline.write_recipe("moco", RECIPES["moco"] | {"transfer": False})
-    _, state = made("simclr_slim", "encoder_q.")
-    folder = pipeline.folder / "work/results/pretrain/moco"
-    assert main(["import", str(saved(tmp_path, state)), "--out", str(folder)]) == 0
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    done = pipeline.run("all")
-    assert done.returncode == 0, done.stdout
-    assert "rule pretrain" not in done.stdout
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    assert "its weights were imported from net.pth.tar" in (folder.parents[1] / "report/tables.md").read_text()
-    for path in (*pipeline.folder.glob("raw/*.tar"), *pipeline.folder.glob("work/data/imagenet/*.lmdb")):
-        path.touch()
-    pipeline.write_recipe("moco", RECIPES["moco"] | {"transfer": False, "seeds": [0], "paper": True})
-    assert "probe moco" in pipeline.planned()
-    assert "pretrain moco" not in pipeline.planned()

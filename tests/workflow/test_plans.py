@@ -13,6 +13,7 @@ import yaml
 from safetensors.torch import save_file
 
 from slimclr.cli import main
+from slimclr.files import sha256
 from tests.helpers.reference_checkpoints import made, saved
 
 ROOT = Path(__file__).parents[2]
@@ -266,3 +267,23 @@ def test_export_and_latency_are_targets_for_every_run(tmp_path):
     assert "measure_latency" not in jobs
     assert counts(planned(tmp_path, "latency", config=config)[1])["measure_latency"] == 2
     assert counts(planned(tmp_path, "all", config=config | {"latency": {"report": True}})[1])["measure_latency"] == 2
+
+
+def test_a_classifier_that_is_brought_needs_no_training_images(tmp_path):
+    file = tmp_path / "raw/released/own.pth"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"not looked into by a plan")
+    (tmp_path / "recipes").mkdir()
+    recipe = {"checkpoint": {"file": "own.pth", "sha256": sha256(file)}, "probe": {"epochs": 0}}
+    (tmp_path / "recipes/own.yaml").write_text(yaml.safe_dump(recipe))
+    config = CONFIG | {"recipes": str(tmp_path / "recipes"), "runs": ["own"]}
+    code, output = planned(tmp_path, "all", config=config)
+    assert code == 0, output
+    jobs = {"extract_val": 1, "convert": 1, "import_checkpoint": 1, "probe": 1, "report": 1, "all": 1}
+    assert counts(output) == jobs
+    assert "--train" not in output.partition("slimclr probe")[2].partition("\n")[0]
+    file.unlink()
+    code, output = planned(tmp_path, "all", config=config)
+    assert code == 0, output
+    assert counts(output) == {"report": 1, "absent_checkpoints": 1, "all": 1}
+    assert "left out: raw/released/own.pth: no such file; download it and lay it there" in output

@@ -5,11 +5,15 @@ import os
 import re
 import shlex
 import signal
+import sys
 from pathlib import Path
 
 from slimclr import places
-from slimclr.external_weights import external_runs
+from slimclr.absent import absent_checkpoints, tell
+from slimclr.external_weights import external_runs, read_json
 from slimclr.config import (
+    RELEASED,
+    Backbone,
     decisive,
     dump,
     load_config,
@@ -64,15 +68,33 @@ SEED_OF = {
     for run, recipe in RECIPES.items()
     for folder, seed in seeded_runs(run, recipe).items()
 }
-EXTERNAL = checked(external_runs, WORK, RUN_OF)
-QUICK_RUNS = [folder for folder, run in RUN_OF.items() if RECIPES[run].quick]
+# Runs whose recipe names a checkpoint, those whose weights are no product of a rule, and those whose checkpoint is not
+# there: these are left out, so that they do not stop the others, and told when everything else is done.
+IMPORTED = {
+    folder: RECIPES[run].checkpoint
+    for folder, run in RUN_OF.items()
+    if RECIPES[run].checkpoint
+}
+EXTERNAL = checked(external_runs, WORK, RUN_OF, imported=IMPORTED)
+ABSENT = absent_checkpoints(
+    WORK, RAW, {run: one for run, one in IMPORTED.items() if run not in EXTERNAL}
+)
+ABSENT_LINES = dict.fromkeys(
+    tell(RAW, IMPORTED[run], fault) for run, fault in ABSENT.items()
+)
+RUNS = [folder for folder in RUN_OF if folder not in ABSENT]
+QUICK_RUNS = [folder for folder in RUNS if RECIPES[RUN_OF[folder]].quick]
 KEEP_STATE = [
     folder
     for folder, run in RUN_OF.items()
-    if RECIPES[run].pretrain.keep_state and folder not in EXTERNAL
+    if folder not in {*EXTERNAL, *IMPORTED} and RECIPES[run].pretrain.keep_state
 ]
-FINETUNE_RUNS = [folder for folder, run in RUN_OF.items() if RECIPES[run].finetune]
-TRANSFER_RUNS = [folder for folder, run in RUN_OF.items() if RECIPES[run].transfer]
+FINETUNE_RUNS = [folder for folder in RUNS if RECIPES[RUN_OF[folder]].finetune]
+TRANSFER_RUNS = [folder for folder in RUNS if RECIPES[RUN_OF[folder]].transfer]
+
+if workflow.is_main_process:
+    for line in ABSENT_LINES:
+        print(f"left out: {line}", file=sys.stderr)
 
 # With `--sdm apptainer` a rule's commands are on PATH in its image, otherwise in its virtual environment.
 IN_CONTAINERS = "apptainer" in {
@@ -102,6 +124,11 @@ ON_NODE = (
 SCRATCH = option("--scratch", CONFIG.paths.scratch)
 
 
+def one_of(runs):
+    """A wildcard's pattern that runs match; (?!), that of none, is never found."""
+    return "|".join(map(re.escape, runs)) or "(?!)"
+
+
 pathvars:
     data=str(WORK / "data" / DATA_SET),
     results=str(WORK / "results"),
@@ -111,13 +138,21 @@ pathvars:
 
 
 wildcard_constraints:
-    run="|".join(map(re.escape, RUN_OF)),
+    run=one_of(RUN_OF),
     split="train|val",
 
 
 def recipe(wildcards):
     """The recipe of the run that a job's wildcards name."""
     return RECIPES[RUN_OF[wildcards.run]]
+
+
+def widths_of(run):
+    """A run's widths; those of a checkpoint are known once it is imported, until then the paper's are taken."""
+    if RECIPES[RUN_OF[run]].pretrain:
+        return RECIPES[RUN_OF[run]].pretrain.backbone.widths
+    imported = read_json(WORK / f"results/pretrain/{run}/metrics.json") or {}
+    return list(imported.get("widths", map(str, Backbone().widths)))
 
 
 def section(model):

@@ -41,11 +41,12 @@ def enter_containers():
     program = "APPTAINER" if shutil.which("apptainer") else "SINGULARITY"
     inputs = CONFIG.imagenet
     raw = [CONFIG.coco, inputs.train, inputs.val, inputs.devkit, CONFIG.cifar10 or ""]
+    raw += [RELEASED]
     work = ["", "data", "results", "checkpoints"]
     seen = [ROOT, REFERENCES]
     seen += [RAW / name for name in raw] + [WORK / name for name in work]
-    # Links below them lead out as well: parts of COCO, a data set, one run's results. None lies among the images.
-    below = [(RAW / CONFIG.coco).glob("*")]
+    # Links below them lead out as well: parts of COCO, a checkpoint, a data set, one run's results. None lies among the images.
+    below = [(RAW / name).glob("*") for name in (CONFIG.coco, RELEASED)]
     below += [
         (WORK / name).glob(pattern) for name in work[1:] for pattern in ("*", "*/*")
     ]

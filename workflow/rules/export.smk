@@ -1,11 +1,9 @@
 """Every width of the runs as a folder to publish, and how fast it is here: targets `export` and `latency`."""
 
 EXPORTED = [
-    f"<results>/export/{run}/{width}"
-    for run in RUN_OF
-    for width in RECIPES[RUN_OF[run]].pretrain.backbone.widths
+    f"<results>/export/{run}/{width}" for run in RUNS for width in widths_of(run)
 ]
-LATENCY_RUNS = list(RUN_OF) if CONFIG.latency.report else []
+LATENCY_RUNS = RUNS if CONFIG.latency.report else []
 
 
 def photos(split):
@@ -86,4 +84,4 @@ rule measure_latency:
 
 rule latency:
     input:
-        expand(rules.measure_latency.output.metrics, run=RUN_OF),
+        expand(rules.measure_latency.output.metrics, run=RUNS),

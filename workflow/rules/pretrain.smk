@@ -15,10 +15,9 @@ def begins_with(wildcards):
 
 def pre_trained(keep_state):
     """Runs that are trained here, and keep their state or not, as a regular expression."""
-    # Weights that the user brought are sources: Snakemake neither makes nor deletes those. (?!) is never found.
-    trained = [folder for folder in RUN_OF if folder not in EXTERNAL]
-    runs = [folder for folder in trained if (folder in KEEP_STATE) == keep_state]
-    return "|".join(map(re.escape, runs)) or "(?!)"
+    # Weights that the user brought are sources: Snakemake neither makes nor deletes those.
+    trained = [folder for folder in RUN_OF if folder not in {*EXTERNAL, *IMPORTED}]
+    return one_of(run for run in trained if (run in KEEP_STATE) == keep_state)
 
 
 rule pretrain:

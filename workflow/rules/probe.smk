@@ -5,7 +5,9 @@ rule probe:
     input:
         environment("train"),
         weights="<results>/pretrain/{run}/weights.safetensors",
-        train="<data>/train.lmdb",
+        train=lambda wildcards: (
+            "<data>/train.lmdb" if recipe(wildcards).probe.epochs else []
+        ),
         val="<data>/val.lmdb",
     output:
         metrics="<results>/probe/{run}/metrics.json",
@@ -28,6 +30,7 @@ rule probe:
         slurm_extra="--signal=USR1@120",
     params:
         recipe=lambda wildcards: section(recipe(wildcards).probe),
+        train=lambda wildcards, input: ["--train", input.train] if input.train else [],
         seed=lambda wildcards: SEED_OF[wildcards.run],
         checkpoints=lambda wildcards: str(WORK / f"checkpoints/probe/{wildcards.run}"),
     shell:
@@ -36,5 +39,5 @@ rule probe:
         + ON_NODE
         + SCRATCH
         + settings(lambda run: RECIPES[run].probe)
-        + " --weights {input.weights:q} --train {input.train:q} --val {input.val:q} --out {output.metrics:q}"
+        + " --weights {input.weights:q} {params.train:q} --val {input.val:q} --out {output.metrics:q}"
         " --checkpoints {params.checkpoints:q} --recipe {params.recipe:q} 2>&1 | tee -a {log:q}"

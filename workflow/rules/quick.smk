@@ -41,4 +41,4 @@ rule quick_probe:
 
 rule quick:
     input:
-        expand(rules.quick_probe.output.metrics, run=RUN_OF),
+        expand(rules.quick_probe.output.metrics, run=RUNS),

@@ -7,6 +7,7 @@ REPORTED = json.dumps(
         "config": dump(CONFIG)
         | {"paths": {"raw": CONFIG.paths.raw, "work": CONFIG.paths.work}},
         "recipes": {run: dump(value) for run, value in RECIPES.items()},
+        "absent": ABSENT,
     },
     sort_keys=True,
 )
@@ -15,8 +16,8 @@ REPORTED = json.dumps(
 rule report:
     input:
         environment("train"),
-        pretrain=expand("<results>/pretrain/{run}/metrics.json", run=RUN_OF),
-        probe=expand("<results>/probe/{run}/metrics.json", run=RUN_OF),
+        pretrain=expand("<results>/pretrain/{run}/metrics.json", run=RUNS),
+        probe=expand("<results>/probe/{run}/metrics.json", run=RUNS),
         quick=expand("<results>/quick/{run}/metrics.json", run=QUICK_RUNS),
         finetune=expand("<results>/finetune/{run}/metrics.json", run=FINETUNE_RUNS),
         transfer=expand("<results>/transfer/{run}/metrics.json", run=TRANSFER_RUNS),

@@ -1,10 +1,13 @@
 """The tables of the report, one in each file with its words, as values that the layouts turn into text."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from slimclr.reporting.references import References
 from slimclr.reporting.results import Record
 from slimclr.reporting.summary import Reasons
+from slimclr.reporting.tables.checkpoints import Absent, checkpoints_table
 from slimclr.reporting.tables.comparability import comparability_table
 from slimclr.reporting.tables.cost import cost_table
 from slimclr.reporting.tables.finetune import finetune_table
@@ -19,7 +22,12 @@ from slimclr.reporting.tables.transfer import transfer_table
 
 
 def report_tables(
-    summary: pd.DataFrame, references: References, reasons: Reasons, records: list[Record], runs: list[str]
+    summary: pd.DataFrame,
+    references: References,
+    reasons: Reasons,
+    records: list[Record],
+    runs: list[str],
+    absent: Sequence[Absent] = (),
 ) -> list[Table]:
     """The report's tables in order, without those that have no rows.
 
@@ -29,11 +37,13 @@ def report_tables(
         reasons: What `summary.not_comparable` found.
         records: One for each stage of each directory.
         runs: Names of the configuration's runs.
+        absent: Checkpoints that were not there.
     """
     tables = [
         comparability_table(reasons),
         probe_table(summary, references, reasons),
         layers_table(records),
+        checkpoints_table(summary, references, records, absent),
         gain_table(summary, reasons),
         quick_table(summary, reasons),
         finetune_table(summary, reasons),

@@ -231,3 +231,42 @@ def test_quick_probes_read_images_as_the_probe_does_where_they_do_not_say():
         assert section.neighbours == ((5,) if quick else (10, 20, 100, 200))
     with pytest.raises(UserError, match=r"quick: neighbours \[5, 5\] names a value twice"):
         load_recipe({"pretrain": pretrain, "probe": probe, "quick": {"neighbours": [5, 5]}})
+
+
+CHECKPOINT = {"checkpoint": {"file": "net-12345678.pth.tar"}, "probe": {"epochs": 0}}
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"checkpoint": None}, "x: pretrain and checkpoint are both missing"),
+        ({"pretrain": recipe()["pretrain"]}, "x: pretrain and checkpoint exclude each other"),
+        ({"checkpoint": {"file": "net.pth"}}, "checkpoint: sha256 is missing, and the name 'net.pth' ends in no hash"),
+        ({"checkpoint": {"file": "../net-12345678.pth"}}, "'../net-12345678.pth' is no file below paths.raw/released"),
+        ({"checkpoint": {"file": "net.pth", "sha256": "abc"}}, "checkpoint.sha256: String should match pattern"),
+        ({"checkpoint": CHECKPOINT["checkpoint"] | {"method": "mocov2"}}, "x: probe.epochs 0 must be at least 1"),
+        ({"checkpoint": CHECKPOINT["checkpoint"] | {"md5": "a"}}, "checkpoint.md5: unknown key"),
+    ],
+)
+def test_a_mistake_about_a_checkpoint_gives_one_line(change, line):
+    load_recipe(CHECKPOINT)
+    with pytest.raises(UserError) as error:
+        load_recipe(CHECKPOINT | change, name="x")
+    assert line in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_released_files_are_runs():
+    runs = load_recipes(load_config(ROOT / "config/released.yaml"), ROOT)
+    assert {one.checkpoint.file: one.checkpoint.method for one in runs.values()} == {
+        "slimclr-mocov2-ep200-48213217.pth.tar": "mocov2",
+        "slimclr-mocov2-ep200-lincls-789b1a3b17.pth.tar": "probe",
+        "slimclr-mocov2-ep800-eda810a6a9.pth.tar": "mocov2",
+        "slimclr-mocov2-ep800-lincls-35600f623f.pth.tar": "probe",
+        "slimclr-mocov3-ep300-57e298e9cd.pth.tar": "mocov3",
+        "slimclr-mocov3-ep300-lincls-e35321e95c.pth.tar": "probe",
+    }
+    papers = load_recipes(load_config(ROOT / "config/config.yaml"), ROOT)
+    for run in ("mocov2_200ep", "mocov2_800ep", "mocov3_300ep"):
+        assert runs[f"released_{run}"].probe == papers[f"slimclr_{run}"].probe
+        assert runs[f"released_{run}_lincls"].probe.epochs == 0

@@ -315,6 +315,41 @@ def test_trained_weights_are_not_replaced_by_an_import(tmp_path, capsys, small):
     assert (folder / "weights.safetensors").read_bytes() == before
 
 
+def imported(file, folder, **recipe):
+    recipe = json.dumps({"file": file.name} | recipe)
+    return main(["import", str(file), "--out", str(folder), "--recipe", recipe])
+
+
+def test_weights_that_a_recipe_names_are_a_product(tmp_path, capsys, small):
+    folder = tmp_path / "results/pretrain/mine"
+    file = saved(tmp_path, small[1])
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert imported(file, folder, sha256="0" * 8) == 2
+    assert f"its SHA-256 is {digest}, but 00000000 is expected; download it again" in capsys.readouterr().err
+    assert imported(file, folder, sha256=digest, method="probe") == 2
+    error = capsys.readouterr().err
+    assert "net.pth.tar: holds a network of method mocov2, but its recipe says checkpoint.method probe" in error
+    assert len(error.splitlines()) == 1
+    assert not folder.exists()
+    assert imported(file, folder, sha256=digest, method="mocov2") == 0
+    assert external_runs(tmp_path, ["mine"], imported=["mine"]) == []
+    # Without its recipe, and imported by hand, it is the user's.
+    assert external_runs(tmp_path, ["mine"]) == ["mine"]
+    assert main(["import", str(file), "--out", str(folder)]) == 0
+    assert external_runs(tmp_path, ["mine"], imported=["mine"]) == ["mine"]
+
+
+def test_trained_weights_are_not_given_to_a_recipe_that_names_a_checkpoint(tmp_path, small):
+    folder = tmp_path / "results/pretrain/mine"
+    trained = {f"backbone.{name}": tensor for name, tensor in small[0].backbone.state_dict().items()}
+    header = {"run": "mine", "stage": "pretrain"} | small[0].backbone.shape
+    save_weights(folder / "weights.safetensors", trained, header)
+    (folder / "metrics.json").write_text(json.dumps({"stage": "pretrain", "run": "mine"}))
+    assert external_runs(tmp_path, ["mine"]) == []
+    with pytest.raises(UserError, match=r"made by pretrain, but the recipe of mine names a checkpoint now; move the"):
+        external_runs(tmp_path, ["mine"], imported=["mine"])
+
+
 @pytest.mark.parametrize("meta", [{"slimclr": json.dumps({"stage": "import", "run": "mine"})}, {"format": "pt"}, None])
 def test_pre_training_replaces_only_what_it_made(tmp_path, capsys, meta):
     out = tmp_path / "mine"
