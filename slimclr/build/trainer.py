@@ -1,6 +1,6 @@
 """The trainer of a recipe: method, loader, optimiser and schedule, put into the training loop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ def build_trainer(
     name: str,
     identity: dict[str, Any],
     accumulation: int = 1,
-    monitor: Callable[[], dict[str, Any]] | None = None,
+    monitors: Sequence[tuple[int, Callable[[], dict[str, Any]]]] = (),
     resume: Path | None = None,
 ) -> Trainer:
     """The trainer of a pre-training, of linear probes or of fine-tuning.
@@ -39,7 +39,7 @@ def build_trainer(
         name: What progress calls it.
         identity: What its checkpoints belong to, see `slimclr.engine.run_folder.identity`.
         accumulation: Batches per optimiser step.
-        monitor: Gives values for the records, every `recipe.knn.every` epochs.
+        monitors: Give values for the records every so many epochs, see `slimclr.build.monitor`.
         resume: Checkpoint to resume from, instead of the newest.
     """
     settings = recipe.optimizer
@@ -67,7 +67,7 @@ def build_trainer(
         grad_clip=settings.grad_clip,
         log_every=recipe.log_every,
         checkpoint_minutes=recipe.checkpoint_minutes,
-        monitor=monitor,
+        monitors=monitors,
         resume=resume,
         identity=identity,
         name=name,
@@ -81,5 +81,4 @@ def _of_pretraining(recipe: Pretrain) -> dict[str, Any]:
         "precision": recipe.precision,
         "gradients_every": recipe.gradients_every,
         "keep_every_epochs": recipe.keep_every_epochs,
-        "monitor_every": recipe.knn.every if recipe.knn else 1,
     }

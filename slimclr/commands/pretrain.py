@@ -17,7 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_scratch(parser)
     parser.add_argument("--data", type=Path, help=f"training images: {IMAGES}")
     parser.add_argument(
-        "--val", type=Path, help="the probe's validation images; where they are there, their classes are compared"
+        "--val",
+        type=Path,
+        help="the probe's validation images; their classes are compared, and a recipe's `validation` uses them",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--paper", action="store_true", help="the recipe is the paper's")
@@ -62,5 +64,6 @@ def run(options: argparse.Namespace, arguments: Sequence[str]) -> int | None:
             paper=options.paper,
             resume=options.resume,
             init=options.init,
+            val=options.val,
         )
     return None

@@ -22,6 +22,7 @@ from slimclr.config.quick import Quick
 from slimclr.config.recipe import Recipe, seeded_runs
 from slimclr.config.schema import json_schema
 from slimclr.config.strict_yaml import read_yaml
+from slimclr.config.validation import Validation
 
 __all__ = [
     "KNN",
@@ -46,6 +47,7 @@ __all__ = [
     "Random",
     "Recipe",
     "Schedule",
+    "Validation",
     "decisive",
     "dump",
     "fingerprint",

@@ -11,6 +11,7 @@ from slimclr.config.distillation import Distillation
 from slimclr.config.loader import LOADER, Backend
 from slimclr.config.method import NEGATIVES_IN_BATCH, Method, MoCoV2
 from slimclr.config.optimizer import Optimizer, Schedule
+from slimclr.config.validation import Validation
 
 
 class KNN(Model):
@@ -95,6 +96,11 @@ class Pretrain(Model):
         description="Also write state.safetensors, with key encoder, queue, predictor and optimiser, for `init_take`.",
     )
     knn: KNN | None = Field(None, description="Nearest neighbours of every width while training; null: none.")
+    validation: Validation | None = Field(
+        None,
+        description="Supervised: top-1 and top-5 on validation images while training; otherwise with `knn`, whose "
+        "neighbours then classify them, too. Null: none.",
+    )
     tf32: bool = Field(True, description="GPU: convolutions and matrix products in fp32 may use TF32.")
     compile: bool = Field(False, description="torch.compile, one graph per width; the first steps wait for it.")
     activation_checkpointing: bool = Field(
@@ -156,6 +162,12 @@ class Pretrain(Model):
     def init_is_file(self) -> bool:
         """Whether `init` names a file and no run."""
         return self.init is not None and self.init.endswith(".safetensors")
+
+    @model_validator(mode="after")
+    def _can_validate(self) -> Self:
+        if self.validation is not None and self.method.name != "supervised" and self.knn is None:
+            raise ValueError(f"validation: {self.method.name} has no classifier to validate; set knn as well")
+        return self
 
     def starves_batch_norm(self, images: int) -> bool:
         """Whether batch norm gets a single value of a channel, which has no deviation, from so many images."""

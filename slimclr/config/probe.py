@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from slimclr.config.base import Count, CountFrom0, Model, Positive, Share, Workers
 from slimclr.config.loader import LOADER, Backend
 from slimclr.config.optimizer import Optimizer, Schedule
+from slimclr.config.validation import Validation
 
 
 class Grid(Model):
@@ -50,6 +51,9 @@ class Probe(Model):
         description="Share of each class's training images, drawn by the seed, that no classifier is trained on: they "
         "choose from the grid. Null: none.",
     )
+    validation: Validation | None = Field(
+        None, description="Top-1 and top-5 on validation images while training; they choose nothing. Null: none."
+    )
     frozen: Frozen | None = Field(
         None, description="How features are computed; null: by the module as it was trained, in eval mode."
     )
@@ -75,8 +79,10 @@ class Probe(Model):
                 f"optimizer.grad_clip {self.optimizer.grad_clip} would clip all classifiers together; leave it out "
                 "with grid or layer both"
             )
-        if not self.epochs and (self.grid or self.held_out or self.layer != "switchable"):
-            raise ValueError("grid, held_out and layer need epochs; a supervised run's own classifier is not trained")
+        if not self.epochs and (self.grid or self.held_out or self.layer != "switchable" or self.validation):
+            raise ValueError(
+                "grid, held_out, layer and validation need epochs; a supervised run's own classifier is not trained"
+            )
         return self
 
     @property

@@ -1,6 +1,6 @@
 """The training loop, for pre-training, supervised training and probes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -72,8 +72,7 @@ class Trainer:
         gradients_every: Steps between gradient records (of the step's last batch), None: none.
         checkpoint_minutes: Minutes between checkpoints within an epoch.
         keep_every_epochs: Keep the checkpoint of every so many epochs for good; None: none.
-        monitor: Returns values for the records; all processes call it. None: none.
-        monitor_every: Epochs between calls of it.
+        monitors: What is called every so many epochs, by all processes, and returns values for the records.
         resume: Checkpoint to resume from, instead of the newest; later ones are set aside.
         identity: What is trained, with its `recipe`; stored in checkpoints, and compared on resuming.
         name: What progress calls it.
@@ -93,8 +92,7 @@ class Trainer:
     gradients_every: int | None = None
     checkpoint_minutes: float = 15.0
     keep_every_epochs: int | None = None
-    monitor: Callable[[], dict[str, Any]] | None = None
-    monitor_every: int = 1
+    monitors: Sequence[tuple[int, Callable[[], dict[str, Any]]]] = ()
     resume: Path | None = None
     identity: dict[str, Any] = field(default_factory=dict)
     name: str = "train"
@@ -275,12 +273,12 @@ class Trainer:
         return Flags(stop=bool(request.signal), save=due, not_finite=self.finite.found is not None)
 
     def _monitor(self, epochs: int, records: Records | None) -> None:
-        """Record the monitor's values, where they are due after so many epochs."""
-        if self.monitor is None or epochs % self.monitor_every:
-            return
-        values = self.monitor()
-        if records is not None:
-            records.write({"step": self.step, "epoch": epochs, **values})
+        """Record the values of the monitors that are due after so many epochs, each on a line of its own."""
+        for every, monitor in self.monitors:
+            if epochs % every == 0:
+                values = monitor()
+                if records is not None:
+                    records.write({"step": self.step, "epoch": epochs, **values})
 
     def _not_finite(self, widths: tuple[float, ...]) -> UserError:
         """Write a file for the investigation of the number that is not finite, and return the error."""

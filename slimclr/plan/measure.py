@@ -23,7 +23,16 @@ from slimclr.plan.trial import Trial, Trials, photo, spread
 # On the CPU a step of more pixels than this takes minutes, and nobody waits for an epoch of them.
 _CPU_PIXELS = 1_000_000
 # What changes how long a training takes, but not the speed of its steps.
-_NO_SPEED = ("epochs", "schedule", "log_every", "checkpoint_minutes", "keep_every_epochs", "slow_start_epoch", "knn")
+_NO_SPEED = (
+    "epochs",
+    "schedule",
+    "log_every",
+    "checkpoint_minutes",
+    "keep_every_epochs",
+    "slow_start_epoch",
+    "knn",
+    "validation",
+)
 # So small that no weight moves to where it is not finite.
 _LR = 1e-6
 
@@ -31,7 +40,7 @@ _LR = 1e-6
 def shortened(section: Pretrain | Probe, **changes: Any) -> str:
     """A recipe for a short training of one process with so many images per step, as JSON; `changes` are its keys."""
     optimizer = (section.optimizer or Optimizer(lr=_LR)).model_copy(update={"lr": _LR})
-    values = dump(section) | {"optimizer": dump(optimizer), "schedule": dump(Schedule())} | changes
+    values = dump(section) | {"optimizer": dump(optimizer), "schedule": dump(Schedule()), "validation": None} | changes
     if isinstance(section, Pretrain):
         values |= {"bn_batch": section.bn_batch and changes["batch"], "max_batch_per_gpu": None}
         values |= dict.fromkeys(("knn", "gradients_every", "keep_every_epochs"))

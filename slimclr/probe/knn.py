@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from slimclr.config import KNN
+from slimclr.data.loading.base import Loader
 from slimclr.data.loading.loaders import validation_loader
 from slimclr.data.stores.base import Images
 from slimclr.engine.distributed import Process
@@ -40,6 +41,7 @@ class KNNMonitor:
         image_size: Side of the centre crop in pixels; the shorter side is scaled to 8/7 of it.
         seed: Seed of the choice of images.
         process: This process; each takes its share of the images.
+        val: Validation images that are classified as well, each exactly once over all processes.
 
     Where there are fewer images than `bank` and `queries` ask for, both shrink by the same share, which a line says.
 
@@ -48,7 +50,15 @@ class KNNMonitor:
     """
 
     def __init__(
-        self, settings: KNN, backbone: SlimmableResNet, images: Images, *, image_size: int, seed: int, process: Process
+        self,
+        settings: KNN,
+        backbone: SlimmableResNet,
+        images: Images,
+        *,
+        image_size: int,
+        seed: int,
+        process: Process,
+        val: Loader | None = None,
     ):
         bank, queries = _share_out(settings.bank, settings.queries, len(images))
         if process.main and (bank, queries) != (settings.bank, settings.queries):
@@ -75,10 +85,11 @@ class KNNMonitor:
             )
             for part in chosen
         ]
+        self._loaders += [] if val is None else [val]
 
     @torch.no_grad()
     def __call__(self) -> dict[str, Any]:
-        """`{"knn": {width: percent right}}`."""
+        """`{"knn": {width: percent right}}`, and `knn_val` likewise where there are validation images."""
         was_training = self.backbone.training
         if self.process.world_size > 1:
             # Weights files and checkpoints hold the first process's statistics.
@@ -86,7 +97,17 @@ class KNNMonitor:
                 dist.broadcast(buffer, 0)
         self.backbone.eval()
         bank, labels = self._features(0)
-        queries, targets = self._features(1)
+        values = {
+            name: self._right(bank, labels, *self._features(part))
+            for part, name in enumerate(("knn", "knn_val")[: len(self._loaders) - 1], start=1)
+        }
+        self.backbone.train(was_training)
+        return values
+
+    def _right(
+        self, bank: dict[float, Tensor], labels: Tensor, queries: dict[float, Tensor], targets: Tensor
+    ) -> dict[str, float]:
+        """Percent of the queries that their neighbours in the bank classify rightly, by width."""
         right = torch.zeros(len(self.backbone.widths) + 1, dtype=torch.float64, device=self.process.device)
         right[-1] = len(targets)
         for index, width in enumerate(self.backbone.widths):
@@ -102,13 +123,9 @@ class KNNMonitor:
                 right[index] += (predicted == wanted).sum()
         if self.process.world_size > 1:
             dist.all_reduce(right)
-        self.backbone.train(was_training)
         *counts, total = right.tolist()
         return {
-            "knn": {
-                str(width): round(100 * count / total, 4)
-                for width, count in zip(self.backbone.widths, counts, strict=True)
-            }
+            str(width): round(100 * count / total, 4) for width, count in zip(self.backbone.widths, counts, strict=True)
         }
 
     def _features(self, part: int) -> tuple[dict[float, Tensor], Tensor]:

@@ -202,6 +202,34 @@ def rates_drawing(record: Record) -> Drawing | None:
         return _finish(figure, f"rates_{run}", f"Linear probes of {run}: held-out top-1 over the learning rate")
 
 
+def seen_drawing(seen: pd.DataFrame, run: str, stage: str) -> Drawing | None:
+    """Top-1 of each width over the epochs of one training; None where none was recorded.
+
+    Args:
+        seen: Frame of `seen.read_seen`. Neighbours' votes are dashed, for training images dotted.
+        run: The directory.
+        stage: pretrain or probe.
+    """
+    chosen = seen[(seen["run"] == run) & (seen["stage"] == stage)]
+    if chosen.empty:
+        return None
+    names = {"val": ("-", ""), "knn_val": ("--", ", kNN"), "knn": (":", ", kNN of training images")}
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+        axes = figure.subplots()
+        widths = sorted(chosen["width"].unique(), key=lambda width: -float(width))
+        for kind, (style, suffix) in names.items():
+            for width, colour in zip(widths, cycle(_COLOURS)):
+                line = chosen[(chosen["kind"] == kind) & (chosen["width"] == width)]
+                label = f"width {width}{suffix}"
+                if not line.empty:
+                    axes.plot(line["epoch"], line["top1"], style, color=colour, marker=".", label=label)
+        axes.set_xlabel("Epoch")
+        axes.set_ylabel("Top-1 (%)")
+        figure.legend(loc="outside upper left", ncols=2, columnspacing=1.2)
+        return _finish(figure, f"validation_{stage}_{run}", f"{stage} of {run}: top-1 of each width over the epochs")
+
+
 def thin(x: np.ndarray, y: np.ndarray, points: int = _MAX_POINTS) -> tuple[np.ndarray, np.ndarray]:
     """Average neighbouring samples until at most `points` are left.
 

@@ -12,10 +12,18 @@ from markupsafe import Markup, escape
 
 from slimclr.errors import printable
 from slimclr.files import atomic_path, write_text
-from slimclr.reporting.figures import Drawing, accuracy_drawing, latency_drawing, rates_drawing, training_drawing
+from slimclr.reporting.figures import (
+    Drawing,
+    accuracy_drawing,
+    latency_drawing,
+    rates_drawing,
+    seen_drawing,
+    training_drawing,
+)
 from slimclr.reporting.layouts import markdown, to_csv, to_latex, to_markdown
 from slimclr.reporting.references import load_references
 from slimclr.reporting.results import Record, read_results
+from slimclr.reporting.seen import read_seen
 from slimclr.reporting.summary import Reasons, not_comparable, summarise
 from slimclr.reporting.tables import report_tables
 from slimclr.reporting.tables.cells import minute
@@ -76,16 +84,20 @@ def write_report(
     accuracy, latency = accuracy_drawing(summary), latency_drawing(summary)
     training = [drawing for run in runs if (drawing := training_drawing(found.curves, run))]
     rates = [drawing for record in found.records if (drawing := rates_drawing(record))]
+    seen = read_seen(results, found.records)
+    validation = [
+        drawing for record in found.records if (drawing := seen_drawing(seen, record.metrics.run, record.stage))
+    ]
     facts = _facts(found.records, runs, reasons, config_name=config_name, config_sha256=config_sha256)
     if absent:
         facts.append(("Left out", f"{len(absent)} checkpoints that are missing or refused"))
     heading = Heading(title, facts)
 
-    write_text(out / "index.html", render_page(heading, tables, accuracy, training, rates, latency))
+    write_text(out / "index.html", render_page(heading, tables, accuracy, training, rates, latency, validation))
     write_text(out / "tables.md", render_markdown(heading, tables))
     write_text(out / "tables.csv", to_csv(summary))
     write_text(out / "tables.tex", render_latex(tables))
-    for drawing in [*filter(None, (accuracy, latency)), *training, *rates]:
+    for drawing in [*filter(None, (accuracy, latency)), *training, *rates, *validation]:
         write_text(out / "figures" / f"{drawing.key}.svg", drawing.svg)
         with atomic_path(out / "figures" / f"{drawing.key}.png") as part:
             part.write_bytes(drawing.png)
@@ -98,6 +110,7 @@ def render_page(
     training: list[Drawing],
     rates: Sequence[Drawing] = (),
     latency: Drawing | None = None,
+    validation: Sequence[Drawing] = (),
 ) -> str:
     """The HTML page: one file, nothing loaded from elsewhere."""
     environment = jinja2.Environment(
@@ -113,6 +126,7 @@ def render_page(
         latency=latency,
         training=training,
         rates=rates,
+        validation=validation,
     )
     return page + "\n"
 

@@ -45,3 +45,10 @@ class Tried(BaseModel):
     lr: Rate
     weight_decay: Amount
     held_out: dict[Width, Top] | None = None
+
+
+class Seen(BaseModel):
+    """Accuracies on validation images after so many epochs."""
+
+    epoch: Amount
+    widths: dict[Width, Top]

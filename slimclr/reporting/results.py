@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from slimclr.errors import UserError
 from slimclr.files import sha256
-from slimclr.reporting.probes import Layer, Tried
+from slimclr.reporting.probes import Layer, Percent, Seen, Top, Tried
 from slimclr.reporting.references import Stage
 from slimclr.reporting.values import (
     SHA256,
@@ -67,6 +67,7 @@ class StageMetrics(BaseModel):
     recipe_sha256: SHA256 | None = None
     layers: dict[Text, Layer] = {}
     grid: list[Tried] = []
+    validation: list[Seen] = []
     source: Text = ""
     provenance: Provenance = Provenance()
 
@@ -91,16 +92,18 @@ class CurvePoint(BaseModel):
 
 
 class CurveLine(BaseModel):
-    """A line of metrics.jsonl; the one of a kNN evaluation has neither rate nor losses, and nothing to draw."""
+    """A line of metrics.jsonl; the one of an evaluation has neither rate nor losses."""
 
     epoch: Amount
-    knn: dict[Width, Any] | None = None
+    knn: dict[Width, Percent] | None = None
+    knn_val: dict[Width, Percent] | None = None
+    val: dict[Width, Top] | None = None
     lr: Amount | None = None
     widths: dict[Width, CurvePoint] = {}
 
     @model_validator(mode="after")
     def _has_losses(self) -> Self:
-        if self.knn is None and (self.lr is None or not self.widths):
+        if self.knn is None and self.val is None and (self.lr is None or not self.widths):
             raise ValueError(f"no key {'lr' if self.lr is None else 'widths'!r}")
         return self
 

@@ -14,7 +14,7 @@ from slimclr.build.backbone import build_backbone
 from slimclr.build.batch import plan_batch
 from slimclr.build.loader import build_training_loader
 from slimclr.build.method import build_method, place_method
-from slimclr.build.monitor import build_monitor
+from slimclr.build.monitor import build_monitors
 from slimclr.build.trainer import build_trainer
 from slimclr.config import Pretrain, dump, fingerprint
 from slimclr.data.stores import open_images
@@ -69,6 +69,7 @@ def pretrain(
     paper: bool,
     resume: Path | None = None,
     init: Path | None = None,
+    val: Path | None = None,
 ) -> None:
     """Train one run and write weights.safetensors, config.yaml, metrics.jsonl and metrics.json into `out`.
 
@@ -83,6 +84,7 @@ def pretrain(
         paper: The recipe is the paper's.
         resume: Checkpoint to resume from; None: the newest of this recipe and these images, if there is one.
         init: The file that the recipe's `init` stands for.
+        val: Validation images, for a recipe's `validation`.
 
     Raises:
         UserError: `out` holds weights that pre-training did not make.
@@ -101,19 +103,8 @@ def pretrain(
     elif data is None:
         raise UserError(f"{run}: training needs images; name an LMDB or a folder with --data")
     else:
-        trained = _train(
-            recipe,
-            backbone,
-            data,
-            run=run,
-            seed=seed,
-            checkpoints=checkpoints,
-            gpus=gpus,
-            resume=resume,
-            init=init,
-            out=out,
-            deviations=deviations,
-        )
+        about: dict[str, Any] = {"run": run, "seed": seed, "checkpoints": checkpoints, "gpus": gpus, "resume": resume}
+        trained = _train(recipe, backbone, data, init=init, val=val, out=out, deviations=deviations, **about)
     if trained is not None:
         _write(recipe, trained, out, run=run, seed=seed, started=started)
 
@@ -137,6 +128,7 @@ def _train(
     gpus: int,
     resume: Path | None,
     init: Path | None,
+    val: Path | None,
     out: Path,
     deviations: list[str],
 ) -> _Trained | None:
@@ -170,7 +162,7 @@ def _train(
             name=f"pretrain {run}",
             identity=identity("pretrain", recipe, part, inputs),
             accumulation=plan.accumulation,
-            monitor=build_monitor(recipe, backbone, images, seed=seed, process=process),
+            monitors=build_monitors(recipe, method, backbone, images, val, seed=seed, process=process),
             resume=resume,
         )
         if init is not None and recipe.init_take == "state":

@@ -1,5 +1,6 @@
 """Linear probes of one run."""
 
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 
 from slimclr import results
 from slimclr.build.loader import build_training_loader, build_validation_loader, validation_batch
+from slimclr.build.monitor import build_probe_monitors
 from slimclr.build.probe import build_probe
 from slimclr.build.trainer import build_trainer
 from slimclr.config import Probe
@@ -80,7 +82,7 @@ def probe(
         kept: Images | None = None
         if train_images is not None:
             about: dict[str, Any] = {"run": run, "seed": seed, "known": known, "folder": folder, "process": process}
-            method, kept = _train(recipe, backbone, train_images, **about)
+            method, kept = _train(recipe, backbone, train_images, val_images, **about)
         else:
             method = _own_classifier(weights, backbone, len(val_images.classes), process)
         got = _outcome(recipe, method, backbone, val_images, kept, process)
@@ -92,7 +94,15 @@ def probe(
     values: dict[str, Any] = {"arch": backbone.arch, "epochs": recipe.epochs, "images": len(val_images)}
     values["widths"] = {width: with_intervals(top, len(val_images)) for width, top in rounded(got.accuracies).items()}
     values |= {"run": run, "seed": seed, "recipe": recipe, "data": read, "weights_sha256": digest} | got.values
-    write_json(out, results.document("probe", started=started, **values))
+    write_json(out, results.document("probe", started=started, **values, **_validation(recipe, folder)))
+
+
+def _validation(recipe: Probe, folder: Path) -> dict[str, Any]:
+    """Accuracies on the way, by epoch, out of the records; nothing where the recipe asks for none."""
+    if recipe.validation is None:
+        return {}
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return {"validation": [{"epoch": line["epoch"], "widths": line["val"]} for line in lines if "val" in line]}
 
 
 def _header(recipe: Probe, backbone: SlimmableResNet, val: Images, digest: str, batch: int) -> Trained:
@@ -122,6 +132,7 @@ def _train(
     recipe: Probe,
     backbone: SlimmableResNet,
     images: Images,
+    val: Images,
     *,
     run: str,
     seed: int,
@@ -133,7 +144,16 @@ def _train(
     images, kept = _split(recipe, images, seed)
     method = build_probe(recipe, backbone, classes=len(images.classes), device=process.device)
     loader = build_training_loader(recipe, images, batch=recipe.batch // process.world_size, seed=seed, process=process)
-    trainer = build_trainer(recipe, method, loader, process=process, folder=folder, name=f"probe {run}", identity=known)
+    trainer = build_trainer(
+        recipe,
+        method,
+        loader,
+        process=process,
+        folder=folder,
+        name=f"probe {run}",
+        identity=known,
+        monitors=build_probe_monitors(recipe, method, backbone, val, seed=seed, process=process),
+    )
     trainer.train()
     return method, kept
 

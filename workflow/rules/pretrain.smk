@@ -29,6 +29,10 @@ rule pretrain:
             else "<data>/train.lmdb"
         ),
         init=begins_with,
+        # Only where a recipe asks for it: without, new validation images must not rerun a training.
+        val=lambda wildcards: (
+            "<data>/val.lmdb" if recipe(wildcards).pretrain.validation else []
+        ),
     output:
         weights="<results>/pretrain/{run}/weights.safetensors",
         config="<results>/pretrain/{run}/config.yaml",

@@ -211,7 +211,7 @@ def test_gradient_records_come_at_their_interval(images, tmp_path):
 
 def test_the_monitor_reports_at_its_epochs(images, tmp_path):
     run = trainer(images, tmp_path, epochs=3)
-    run.monitor, run.monitor_every = lambda: {"knn": {"1.0": 12.5}}, 2
+    run.monitors = [(2, lambda: {"knn": {"1.0": 12.5}})]
     run.train()
     assert [(line["step"], line["knn"]) for line in records(tmp_path) if "knn" in line] == [(4, {"1.0": 12.5})]
 

@@ -197,3 +197,16 @@ def test_accuracy_over_measured_time_is_drawn(results):
     assert "Measured (ms)" in page
     assert "random_resnet50" not in (out / "figures/latency.svg").read_text()
     assert (out / "figures/latency.png").stat().st_size > 1000
+
+
+def test_accuracies_while_training(results):
+    file = results / "probe" / "plain" / "metrics.json"
+    seen = [{"epoch": epoch, "widths": {"1.0": {"top1": 10.0 * epoch, "top5": 90.0}}} for epoch in (1, 2)]
+    put(file, json.loads(file.read_text()) | {"validation": seen})
+    with (results / "pretrain" / "plain" / "metrics.jsonl").open("a") as log:
+        log.write(json.dumps({"step": 9, "epoch": 2, "knn": {"1.0": 30.0}, "knn_val": {"1.0": 25.0}}) + "\n")
+    out = write(results)
+    drawn = {path.stem for path in (out / "figures").glob("validation_*.svg")}
+    assert drawn == {"validation_probe_plain", "validation_pretrain_plain"}
+    assert "kNN of training images" in (out / "figures" / "validation_pretrain_plain.svg").read_text()
+    assert 'id="validation"' in (out / "index.html").read_text()

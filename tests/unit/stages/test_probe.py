@@ -123,6 +123,17 @@ def test_a_grid_goes_on_exactly_where_it_stopped(place, tmp_path, monkeypatch):
     assert all(torch.equal(kept[name], wanted[name]) for name in wanted)
 
 
+def test_validation_on_the_way_changes_nothing_and_ends_with_the_result(place, tmp_path):
+    for recipe in (RECIPE, GRID | {"grid": {"lr": [1e-6]}}):
+        name = "grid" if "grid" in recipe else "one"
+        _, plain = probed(place, tmp_path / name, recipe)
+        metrics, kept = probed(place, tmp_path / f"{name}_watched", recipe | {"validation": {}})
+        assert all(torch.equal(kept[key], plain[key]) for key in plain)
+        assert [one["epoch"] for one in metrics["validation"]] == [1, 2]
+        own = metrics["layers"]["switchable"]["published"] if name == "grid" else metrics["widths"]
+        assert metrics["validation"][-1]["widths"] == own
+
+
 def test_features_of_the_folded_backbone_give_the_same_classifiers(place, tmp_path):
     _, kept = probed(place, tmp_path / "module", RECIPE)
     _, folded = probed(place, tmp_path / "folded", RECIPE | {"frozen": {}})
@@ -141,7 +152,7 @@ def test_too_few_images_left(place, tmp_path):
         ({"grid": {"lr": [1.0]}}, "grid needs held_out"),
         ({"grid": {}, "held_out": 0.1}, "lr and weight_decay are empty"),
         ({"layer": "both", "optimizer": {"lr": 0.1, "grad_clip": 1.0}}, "would clip all classifiers together"),
-        ({"epochs": 0, "held_out": 0.1}, "grid, held_out and layer need epochs"),
+        ({"epochs": 0, "held_out": 0.1}, "grid, held_out, layer and validation need epochs"),
     ],
 )
 def test_what_does_not_go_together(change, told):
