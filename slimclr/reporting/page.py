@@ -97,6 +97,8 @@ def write_report(
     write_text(out / "tables.md", render_markdown(heading, tables))
     write_text(out / "tables.csv", to_csv(summary))
     write_text(out / "tables.tex", render_latex(tables))
+    # Snakemake waits for the folder, also where random backbones alone give nothing to draw.
+    (out / "figures").mkdir(exist_ok=True)
     for drawing in [*filter(None, (accuracy, latency)), *training, *rates, *validation]:
         write_text(out / "figures" / f"{drawing.key}.svg", drawing.svg)
         with atomic_path(out / "figures" / f"{drawing.key}.png") as part:

@@ -210,3 +210,9 @@ def test_accuracies_while_training(results):
     assert drawn == {"validation_probe_plain", "validation_pretrain_plain"}
     assert "kNN of training images" in (out / "figures" / "validation_pretrain_plain.svg").read_text()
     assert 'id="validation"' in (out / "index.html").read_text()
+
+
+def test_a_report_without_drawings_has_their_folder_all_the_same(tmp_path):
+    runs = {"random_resnet50": ["random_resnet50"]}
+    out = write(write_results(tmp_path), runs=runs, transfer_runs=[])
+    assert list((out / "figures").iterdir()) == []
