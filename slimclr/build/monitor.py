@@ -16,6 +16,7 @@ from slimclr.nn import SlimmableLinear, SlimmableResNet, SwitchableLinear
 from slimclr.probe import LinearProbe, OwnClassifier
 from slimclr.probe.grid import GridProbe
 from slimclr.probe.knn import KNNMonitor
+from slimclr.probe.online import OnlineProbe
 from slimclr.probe.validation import ValidationMonitor, fixed_part
 
 Monitors = list[tuple[int, Callable[[], dict[str, Any]]]]
@@ -31,6 +32,7 @@ def build_monitors(
     *,
     seed: int,
     process: Process,
+    online: OnlineProbe | None = None,
 ) -> Monitors:
     """The monitors of a pre-training.
 
@@ -42,6 +44,7 @@ def build_monitors(
         val: Validation images, for a recipe that asks for validation.
         seed: Seed of the choice of images.
         process: This process.
+        online: The linear probe that learns beside it.
 
     Raises:
         UserError: There are no validation images, or fewer than the recipe asks for.
@@ -65,7 +68,19 @@ def build_monitors(
         assert isinstance(own, SlimmableLinear | SwitchableLinear)
         classifier = OwnClassifier(backbone, own, len(images.classes))
         monitors.append((recipe.validation.every, ValidationMonitor(classifier, backbone, loader, process=process)))
+    if recipe.validation is not None and loader is not None and online is not None:
+        classifier = OwnClassifier(backbone, online.head, len(images.classes))
+        monitors.append((recipe.validation.every, ValidationMonitor(classifier, backbone, loader, process=process)))
     return monitors
+
+
+def build_online(
+    recipe: Pretrain, method: Method, backbone: SlimmableResNet, images: Images, *, seed: int, process: Process
+) -> OnlineProbe | None:
+    """The linear probe that learns beside a pre-training on its device; None where the recipe asks for none."""
+    if recipe.online is None:
+        return None
+    return OnlineProbe(method, backbone, len(images.classes), lr=recipe.online.lr, seed=seed, process=process)
 
 
 def build_probe_monitors(

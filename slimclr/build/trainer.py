@@ -9,7 +9,7 @@ from slimclr.build.schedule import build_schedule
 from slimclr.config import FineTune, Pretrain, Probe
 from slimclr.data.loading.base import Loader
 from slimclr.engine.distributed import Process
-from slimclr.engine.loop import Trainer
+from slimclr.engine.loop import Stateful, Trainer
 from slimclr.methods import Method
 from slimclr.methods.finetune import FineTuning
 from slimclr.probe.grid import GridProbe
@@ -26,6 +26,7 @@ def build_trainer(
     identity: dict[str, Any],
     accumulation: int = 1,
     monitors: Sequence[tuple[int, Callable[[], dict[str, Any]]]] = (),
+    online: Stateful | None = None,
     resume: Path | None = None,
 ) -> Trainer:
     """The trainer of a pre-training, of linear probes or of fine-tuning.
@@ -40,12 +41,12 @@ def build_trainer(
         identity: What its checkpoints belong to, see `slimclr.engine.run_folder.identity`.
         accumulation: Batches per optimiser step.
         monitors: Give values for the records every so many epochs, see `slimclr.build.monitor`.
+        online: What learns beside the method.
         resume: Checkpoint to resume from, instead of the newest.
     """
     settings = recipe.optimizer
     assert settings is not None, "the config refuses a trained method without an optimiser"
-    of_stage = _of_pretraining(recipe) if isinstance(recipe, Pretrain) else {}
-    head, head_lr = None, None
+    of_stage, head, head_lr = (_of_pretraining(recipe) if isinstance(recipe, Pretrain) else {}), None, None
     groups = method.parameter_groups() if isinstance(method, GridProbe) else None
     if isinstance(recipe, FineTune) and isinstance(method, FineTuning):
         of_stage, head, head_lr = {"precision": recipe.precision}, method.encoder.head, recipe.head_lr
@@ -68,6 +69,7 @@ def build_trainer(
         log_every=recipe.log_every,
         checkpoint_minutes=recipe.checkpoint_minutes,
         monitors=monitors,
+        online=online,
         resume=resume,
         identity=identity,
         name=name,

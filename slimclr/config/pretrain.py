@@ -11,7 +11,7 @@ from slimclr.config.distillation import Distillation
 from slimclr.config.loader import LOADER, Backend
 from slimclr.config.method import NEGATIVES_IN_BATCH, Method, MoCoV2
 from slimclr.config.optimizer import Optimizer, Schedule
-from slimclr.config.validation import Validation
+from slimclr.config.validation import Online, Validation
 
 
 class KNN(Model):
@@ -99,7 +99,10 @@ class Pretrain(Model):
     validation: Validation | None = Field(
         None,
         description="Supervised: top-1 and top-5 on validation images while training; otherwise with `knn`, whose "
-        "neighbours then classify them, too. Null: none.",
+        "neighbours then classify them, too, or `online`. Null: none.",
+    )
+    online: Online | None = Field(
+        None, description="Self-supervised: a linear probe that learns beside, evaluated by `validation`; null: none."
     )
     tf32: bool = Field(True, description="GPU: convolutions and matrix products in fp32 may use TF32.")
     compile: bool = Field(False, description="torch.compile, one graph per width; the first steps wait for it.")
@@ -165,8 +168,11 @@ class Pretrain(Model):
 
     @model_validator(mode="after")
     def _can_validate(self) -> Self:
-        if self.validation is not None and self.method.name != "supervised" and self.knn is None:
-            raise ValueError(f"validation: {self.method.name} has no classifier to validate; set knn as well")
+        own = self.method.name in ("supervised", "random")
+        if self.online is not None and (own or self.validation is None):
+            raise ValueError("online needs a self-supervised method and validation, which evaluates it")
+        if self.validation is not None and self.method.name != "supervised" and not (self.knn or self.online):
+            raise ValueError(f"validation: {self.method.name} has no classifier to validate; set knn or online as well")
         return self
 
     def starves_batch_norm(self, images: int) -> bool:

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from slimclr.config.base import Count, Model
+from slimclr.config.base import Count, Model, Positive
 
 
 class Validation(Model):
@@ -12,3 +12,9 @@ class Validation(Model):
     images: Count | None = Field(
         None, description="Validation images, drawn by the seed, the same ones each time; null: all."
     )
+
+
+class Online(Model):
+    """A linear classifier of every width that learns beside a self-supervised training, which does not notice."""
+
+    lr: Positive = Field(0.1, description="Learning rate of its SGD with momentum 0.9, constant.")

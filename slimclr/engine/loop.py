@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,16 @@ from slimclr.progress import Advance, progress
 LR_SCALE = "lr_scale"
 """Key of an optimiser's group of parameters: what its learning rate is multiplied with."""
 AMP = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class Stateful(Protocol):
+    """What goes on from a checkpoint."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its state."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a `state_dict`."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,7 @@ class Trainer:
         checkpoint_minutes: Minutes between checkpoints within an epoch.
         keep_every_epochs: Keep the checkpoint of every so many epochs for good; None: none.
         monitors: What is called every so many epochs, by all processes, and returns values for the records.
+        online: What learns beside the method; its state is part of a checkpoint. None: nothing.
         resume: Checkpoint to resume from, instead of the newest; later ones are set aside.
         identity: What is trained, with its `recipe`; stored in checkpoints, and compared on resuming.
         name: What progress calls it.
@@ -93,6 +104,7 @@ class Trainer:
     checkpoint_minutes: float = 15.0
     keep_every_epochs: int | None = None
     monitors: Sequence[tuple[int, Callable[[], dict[str, Any]]]] = ()
+    online: Stateful | None = None
     resume: Path | None = None
     identity: dict[str, Any] = field(default_factory=dict)
     name: str = "train"
@@ -313,6 +325,7 @@ class Trainer:
             "since_record": self.meter.state_dict(),
             "identity": self.identity,
             "origin": self.origin,
+            **({} if self.online is None else {"online": self.online.state_dict()}),
         }
         keep = last and self.keep_every_epochs is not None and epochs % self.keep_every_epochs == 0
         self.checkpoints.save(state, keep=keep)
@@ -327,6 +340,8 @@ class Trainer:
         state = read_checkpoint(path, self.identity, anew=anew)
         load_weights(path, state, self.method, self.optimizer)
         self.origin = state.get("origin")
+        if self.online is not None and "online" in state:
+            self.online.load_state_dict(state["online"])
         if path == self.resume:
             self.origin = sha256(path)
             if self.process.main:

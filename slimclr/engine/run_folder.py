@@ -20,7 +20,7 @@ from slimclr.files import write_json
 from slimclr.lock import exclusive_lock
 
 # What does not decide which weights come out, and the number of epochs, which may grow.
-MAY_CHANGE = (*OPERATIONAL, "epochs", "gradients_every", "knn", "max_batch_per_gpu", "validation")
+MAY_CHANGE = (*OPERATIONAL, "epochs", "gradients_every", "knn", "max_batch_per_gpu", "online", "validation")
 _RUN = "run.json"
 Trained = Pretrain | Probe | FineTune | Detection
 

@@ -43,7 +43,7 @@ def shortened(section: Pretrain | Probe, **changes: Any) -> str:
     values = dump(section) | {"optimizer": dump(optimizer), "schedule": dump(Schedule()), "validation": None} | changes
     if isinstance(section, Pretrain):
         values |= {"bn_batch": section.bn_batch and changes["batch"], "max_batch_per_gpu": None}
-        values |= dict.fromkeys(("knn", "gradients_every", "keep_every_epochs"))
+        values |= dict.fromkeys(("knn", "online", "gradients_every", "keep_every_epochs"))
     return json.dumps(values)
 
 

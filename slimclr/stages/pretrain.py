@@ -14,7 +14,7 @@ from slimclr.build.backbone import build_backbone
 from slimclr.build.batch import plan_batch
 from slimclr.build.loader import build_training_loader
 from slimclr.build.method import build_method, place_method
-from slimclr.build.monitor import build_monitors
+from slimclr.build.monitor import build_monitors, build_online
 from slimclr.build.trainer import build_trainer
 from slimclr.config import Pretrain, dump, fingerprint
 from slimclr.data.stores import open_images
@@ -151,6 +151,7 @@ def _train(
         if init is not None and recipe.init_take != "state":
             begin_with_weights(method, backbone, init, head=recipe.init_take == "head")
         place_method(method, backbone, recipe, process.device)
+        online = build_online(recipe, method, backbone, images, seed=seed, process=process)
         trainer = build_trainer(
             recipe,
             method,
@@ -162,7 +163,8 @@ def _train(
             name=f"pretrain {run}",
             identity=identity("pretrain", recipe, part, inputs),
             accumulation=plan.accumulation,
-            monitors=build_monitors(recipe, method, backbone, images, val, seed=seed, process=process),
+            monitors=build_monitors(recipe, method, backbone, images, val, seed=seed, process=process, online=online),
+            online=online,
             resume=resume,
         )
         if init is not None and recipe.init_take == "state":

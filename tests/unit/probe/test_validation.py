@@ -9,7 +9,9 @@ from safetensors.torch import load_file
 from slimclr.build.monitor import build_monitors
 from slimclr.config import KNN, Pretrain
 from slimclr.data.loading.loaders import validation_loader
+from slimclr.engine.checkpoints import load_checkpoint
 from slimclr.engine.distributed import Process
+from slimclr.engine.loop import Trainer
 from slimclr.errors import UserError
 from slimclr.nn import SlimmableResNet
 from slimclr.probe.knn import KNNMonitor
@@ -80,5 +82,44 @@ def test_what_is_missing_is_named(images, tmp_path):
         build_monitors(
             recipe, torch.nn.Identity(), SlimmableResNet(14, 8), images, tmp_path / "none", seed=0, process=ALONE
         )
-    with pytest.raises(ValueError, match="validation: mocov2 has no classifier to validate; set knn as well"):
+    with pytest.raises(ValueError, match="validation: mocov2 has no classifier to validate; set knn or online as well"):
         Pretrain.model_validate(RECIPE | {"method": {"name": "mocov2", "queue": 64}, "validation": {}})
+
+
+@pytest.mark.parametrize("method", ["mocov2", "mocov3", "simclr"])
+def test_an_online_probe_learns_and_the_training_does_not_notice(extracted, tmp_path, method):
+    own = {"mocov2": {"queue": 64}, "mocov3": {"hidden": 32, "dim": 16}, "simclr": {"dim": 16}}[method]
+    recipe = RECIPE | {"method": {"name": method} | own, "batch": 16, "views": method}
+    recipe["bn_batch"] = 8 if method == "mocov2" else 16
+    plain, _ = trained(extracted, tmp_path / "plain", recipe)
+    watched, lines = trained(extracted, tmp_path / "watched", recipe | {"online": {}, "validation": {}}, val=extracted)
+    assert watched.keys() == plain.keys()
+    assert all(torch.equal(watched[name], tensor) for name, tensor in plain.items())
+    assert [line["val"].keys() for line in lines if "val" in line] == [{"1.0", "0.5"}] * 2
+    (newest,) = sorted((tmp_path / "watched/checkpoints").rglob("*.pt"))[-1:]
+    head = load_checkpoint(newest)["online"]["head"]
+    assert all(tensor.abs().max() > 0.001 for name, tensor in head.items() if name.endswith("bias")), "it learnt"
+
+
+def test_an_online_probe_goes_on_exactly(extracted, tmp_path, monkeypatch):
+    recipe = RECIPE | {"method": {"name": "simclr", "dim": 16}, "batch": 16, "bn_batch": 16, "views": "simclr"}
+    recipe |= {"online": {}, "validation": {}}
+    _, wanted = trained(extracted, tmp_path / "whole", recipe, val=extracted)
+    train_epoch = Trainer.train_epoch
+
+    def stopped(self, epoch, *rest):
+        if epoch == 1:
+            raise KeyboardInterrupt
+        return train_epoch(self, epoch, *rest)
+
+    monkeypatch.setattr(Trainer, "train_epoch", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        trained(extracted, tmp_path / "parts", recipe, val=extracted)
+    monkeypatch.setattr(Trainer, "train_epoch", train_epoch)
+    trained(extracted, tmp_path / "parts", recipe, val=extracted)
+    states = [
+        load_checkpoint(max((tmp_path / part / "checkpoints").rglob("*.pt")))["online"] for part in ("whole", "parts")
+    ]
+    for name, tensor in states[0]["head"].items():
+        assert torch.equal(states[1]["head"][name], tensor)
+    assert [line["val"] for line in wanted if "val" in line]
