@@ -3,12 +3,12 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 
 from slimclr import __version__
-from slimclr.commands import COMMANDS
-from slimclr.engine.preemption import Preempted, exit_code
+from slimclr.engine.preemption import Preempted, exit_code, stoppable
 from slimclr.errors import UserError, printable, refusal
 
 
@@ -21,18 +21,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0, 2 when the user can mend something, 75 when the run was asked to stop and is to be run again.
     """
+    own = arguments is None
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    options = _parser().parse_args(arguments)
+    try:
+        with stoppable(last=own) as request:
+            try:
+                return _run(arguments)
+            except Exception:
+                if not request.signal:
+                    raise
+            # What breaks once a stop is under way, such as the connection to a process that has ended, comes from it.
+            raise Preempted(f"asked to stop ({request.signal}) and stopped; run this stage again")
+    except Preempted as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"slimclr {next(iter(arguments), '')}: {error}", file=sys.stderr)
+        return exit_code()
+
+
+def _run(arguments: list[str]) -> int:
+    # Only now, as it takes a moment in which a signal may come.
+    from slimclr.commands import COMMANDS
+
+    options = _parser(COMMANDS).parse_args(arguments)
     try:
         return COMMANDS[options.command].run(options, arguments) or 0
     except UserError as error:
         for line in str(error).splitlines():
             print(f"slimclr {options.command}: error: {line}", file=sys.stderr)
         return 2
-    except Preempted as error:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"slimclr {options.command}: {error}", file=sys.stderr)
-        return exit_code()
     except BrokenPipeError:  # `slimclr ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
@@ -44,11 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(known: Mapping[str, ModuleType]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="slimclr", description="Slimmable self-supervised learning, stage by stage.")
     parser.add_argument("--version", action="version", version=f"slimclr {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, command in COMMANDS.items():
+    for name, command in known.items():
         command.add_arguments(commands.add_parser(name, help=command.HELP, description=command.HELP))
     return parser
 

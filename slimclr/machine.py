@@ -1,13 +1,10 @@
 """The hardware of this machine, without importing torch, and locks on its GPUs."""
 
-import ctypes
 import fcntl
 import os
 import platform
 import random
 import re
-import signal
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -126,17 +123,3 @@ def _lock(path: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
-
-
-def end_with_parent(parent: int) -> None:
-    """Called in a worker process: it ends when its parent is killed, and ignores Ctrl-C, which the parent handles.
-
-    Args:
-        parent: The parent's process id.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)

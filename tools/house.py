@@ -59,6 +59,7 @@ LAYERS: tuple[dict[str, str], ...] = (
             "provenance",
             "seeds",
             "statistics",
+            "workers",
             "__init__",
         ),
         "",

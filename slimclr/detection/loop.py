@@ -18,6 +18,7 @@ from slimclr.engine.distributed import Process
 from slimclr.engine.preemption import StopRequest, preempted
 from slimclr.engine.random_state import random_state, set_random_state
 from slimclr.engine.resume import checkpoint_to_resume, load_weights, read_checkpoint
+from slimclr.workers import iterate
 
 # What changes in mmengine's schedulers; the rest of them is the recipe's.
 _SCHEDULER = ("last_step", "_global_step", "_last_value")
@@ -76,7 +77,7 @@ class ExactLoop(EpochBasedTrainLoop):
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
         self.dataloader.batch_sampler.begin(self._epoch, self.first)
-        for index, batch in enumerate(self.dataloader, self.first):
+        for index, batch in enumerate(iterate(self.dataloader), self.first):
             self.run_iter(index, batch)
             if index + 1 < len(self.dataloader):
                 self._after_step(index + 1)

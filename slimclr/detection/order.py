@@ -3,10 +3,7 @@
 Neither loader workers nor where an epoch was interrupted change what a step sees.
 """
 
-import os
 import random
-import signal
-import threading
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -15,9 +12,7 @@ import numpy as np
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.samplers import AspectRatioBatchSampler
 from mmdet.registry import DATA_SAMPLERS, DATASETS
-from mmengine.registry import FUNCTIONS
 
-from slimclr.engine.preemption import SIGNALS
 from slimclr.seeds import derived_seed
 
 
@@ -67,20 +62,3 @@ class SeededCoco(CocoDataset):
         finally:
             np.random.set_state(before[0])
             random.setstate(before[1])
-
-
-@FUNCTIONS.register_module()
-def leave_signals(_: int) -> None:
-    """In a loader worker: leave Slurm's signals, which every process of a job gets, to the training.
-
-    It may want more batches before it stops. Only its own SIGTERM ends a worker.
-    """
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    while True:
-        received = signal.sigwaitinfo(SIGNALS)
-        if received.si_signo == signal.SIGTERM and received.si_pid == parent:
-            os._exit(0)

@@ -127,7 +127,6 @@ def _dataloader(split: str, coco: Path, classes: Sequence[str], workers: int, **
     return {
         "num_workers": workers,
         "persistent_workers": workers > 0,
-        "worker_init_fn": {"type": "leave_signals"},
         "dataset": {
             "data_root": str(coco),
             "metainfo": {"classes": tuple(classes)},

@@ -18,9 +18,10 @@ from slimclr.detection.detector import SlimmableMaskRCNN
 from slimclr.detection.kept import save_detector
 from slimclr.detection.recipe import build_config
 from slimclr.engine.distributed import Process
-from slimclr.engine.preemption import Preempted, StopRequest, stop_requests
+from slimclr.engine.preemption import Preempted, stop_requests
 from slimclr.errors import UserError
 from slimclr.nn.weights import load_backbone
+from slimclr.workers import iterate
 
 # Name in metrics.json -> name in mmdet's CocoMetric.
 METRICS = {
@@ -78,8 +79,7 @@ def run_transfer(
         **recipe,
     )
     try:
-        with stop_requests() as request:
-            return _train(config, coco, name=name, identity=identity, request=request, keep=keep, shape=network.shape)
+        return _train(config, coco, name=name, identity=identity, keep=keep, shape=network.shape)
     except (Preempted, UserError) as error:
         # Not with its frames: they hold the wrapped model, which has to go before its process group does.
         ending = error.with_traceback(None)
@@ -89,21 +89,15 @@ def run_transfer(
 
 
 def _train(
-    config: Config,
-    coco: Path,
-    *,
-    name: str,
-    identity: dict[str, Any],
-    request: StopRequest,
-    keep: Path,
-    shape: dict[str, Any],
+    config: Config, coco: Path, *, name: str, identity: dict[str, Any], keep: Path, shape: dict[str, Any]
 ) -> dict[str, dict[str, float]] | None:
     # A log line that a full disk has no room for is not worth a traceback: the next checkpoint says it in one line.
     logging.raiseExceptions = False
     runner = Runner.from_cfg(config)
     training = runner.train_loop
-    training.name, training.identity, training.request = name, identity, request
-    runner.train()
+    training.name, training.identity = name, identity
+    with stop_requests() as training.request:
+        runner.train()
     widths = evaluate(runner, annotations=annotation_file(coco, "val"))
     if runner.rank:
         return None
@@ -141,8 +135,10 @@ def evaluate(runner: Runner, *, annotations: Path) -> dict[str, dict[str, float]
     for buffer in model.buffers():
         broadcast(buffer)
     model.eval()
-    with torch.no_grad():
-        for step, batch in enumerate(loader):
+    with torch.no_grad(), stop_requests() as request:
+        request.signal = training.request.signal
+        training.request = request
+        for step, batch in enumerate(iterate(loader)):
             for width, evaluator in evaluators.items():
                 evaluator.process(data_samples=model.predict_step(batch, width), data_batch=batch)
             if training.asked_to_stop(last=step + 1 == len(loader)):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,14 +20,18 @@ from types import FrameType
 import torch
 import torch.distributed as dist
 
+from slimclr.engine.follow import PARENT
 from slimclr.engine.preemption import EXIT_FOLDER, SIGNALS
 from slimclr.errors import UserError
 from slimclr.machine import gpu_names, take_gpus
+from slimclr.workers import end_with_parent
 
 _RENDEZVOUS = "SLIMCLR_RENDEZVOUS"
 # Below the ports that the kernel itself chooses from.
 _FIRST_PORT, _PORTS = 15_000, 15_000
 # torchrun leaves SIGTERM and SIGUSR1, which ask to stop, to the processes that train.
+MEETING = timedelta(minutes=5)
+"""How long the processes of a training wait for one another at the beginning."""
 TORCHRUN_OPTIONS = ("--signals-to-handle=SIGINT,SIGHUP,SIGQUIT",)
 
 
@@ -52,6 +57,9 @@ def under_launcher() -> bool:
 def launch(gpus: int, arguments: Sequence[str], *, nodes: int = 1) -> int | None:
     """Run `slimclr` under torchrun, unless one process is enough or torchrun has started this process.
 
+    In the latter case wait for the other processes, and end when torchrun does. What they all have to do before they
+    join the process group, such as copying images, may take longer.
+
     One process per GPU, or one per node without GPUs. Runs on the same machine take different GPUs. With several nodes,
     srun starts torchrun on each node of the surrounding Slurm job; the first node is the rendezvous.
 
@@ -64,9 +72,13 @@ def launch(gpus: int, arguments: Sequence[str], *, nodes: int = 1) -> int | None
         The launcher's exit code; None if this process itself is to do the work.
 
     Raises:
-        UserError: More GPUs than this machine has or other runs leave free, or several nodes without such a Slurm job.
+        UserError: More GPUs than this machine has or other runs leave free, several nodes without such a Slurm job, or
+            other processes that do not come.
     """
     if under_launcher():
+        if PARENT in os.environ:
+            end_with_parent(int(os.environ[PARENT]))
+        _meet(MEETING)
         return None
     slimclr = [sys.executable, "-m", "slimclr", *arguments]
     if nodes > 1 and _RENDEZVOUS not in os.environ:
@@ -141,23 +153,33 @@ def _run(command: Sequence[str], environment: dict[str, str] | os._Environ[str],
     with tempfile.TemporaryDirectory(prefix="slimclr") as name:
         folder = Path(name)
         received: list[int] = []
+        told: set[Path] = set()
 
         def receive(number: int, _: FrameType | None) -> None:
             received.append(number)
+            told.clear()
 
+        # The training may take longer than `preemption.stoppable` waits.
+        wakeup = signal.set_wakeup_fd(-1)
         # Signals that are ignored here stay ignored in the launcher.
         before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
         try:
             environment = {**environment, EXIT_FOLDER: str(folder)}
-            with subprocess.Popen(command, env=environment, pass_fds=open_files) as child:
+            follower = [sys.executable, "-m", "slimclr.engine.follow", str(os.getpid()), *command]
+            with subprocess.Popen(follower, env=environment, pass_fds=open_files) as child:
                 for number in SIGNALS:
                     signal.signal(number, receive)
-                while child.poll() is None:
-                    with suppress(subprocess.TimeoutExpired):
-                        child.wait(0.2)
-                    if received:
-                        _forward_signal(received[-1], folder)
+                try:
+                    while child.poll() is None:
+                        with suppress(subprocess.TimeoutExpired):
+                            child.wait(0.2)
+                        if received:
+                            _forward_signal(received[-1], folder, told)
+                except KeyboardInterrupt:  # which torchrun got, too: it ends its workers
+                    child.wait()
+                    raise
         finally:
+            signal.set_wakeup_fd(wakeup)
             for number, handler in before.items():
                 signal.signal(number, handler)
         if child.returncode == 0 and (folder / "code").exists():
@@ -165,13 +187,32 @@ def _run(command: Sequence[str], environment: dict[str, str] | os._Environ[str],
         return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
-def _forward_signal(number: int, folder: Path) -> None:
-    """Signal the processes that are ready. Called repeatedly, for those that are still starting."""
-    for path in folder.glob("*.pid"):
-        try:
+def _meet(patience: timedelta) -> None:
+    """Wait until all processes of the training are there."""
+    until = time.monotonic() + patience.total_seconds()
+    try:
+        store, rank, world_size = next(dist.rendezvous("env://", timeout=patience))
+        store.set(f"slimclr/{rank}", "here")
+        while absent := [other for other in range(world_size) if not store.check([f"slimclr/{other}"])]:
+            if time.monotonic() > until:
+                raise UserError(
+                    f"process {rank} of {world_size} waited {patience.total_seconds():.0f} seconds for the processes "
+                    f"{', '.join(map(str, absent))}; see why these did not start, and run this stage again"
+                )
+            time.sleep(0.1)
+    except dist.DistError as error:
+        raise UserError(
+            f"the processes of this training do not meet ({str(error).splitlines()[0]}); see why the others did not "
+            "start, and run this stage again"
+        ) from None
+
+
+def _forward_signal(number: int, folder: Path, told: set[Path]) -> None:
+    """Signal the processes that are ready, once. Called repeatedly, for those that are still starting."""
+    for path in set(folder.glob("*.pid")) - told:
+        told.add(path)
+        with suppress(ProcessLookupError):
             os.kill(int(path.stem), number)
-        except ProcessLookupError:
-            path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from slimclr.engine.checkpoints import CheckpointManager
 from slimclr.engine.distributed import Process, barrier
 from slimclr.engine.finite import FiniteCheck, report_not_finite
 from slimclr.engine.meter import Meter, batch_losses
-from slimclr.engine.preemption import StopRequest, preempted, stop_requests
+from slimclr.engine.preemption import Preempted, StopRequest, preempted, stop_requests
 from slimclr.engine.random_state import random_state, set_random_state
 from slimclr.engine.records import Records
 from slimclr.engine.resume import checkpoint_to_resume, load_weights, read_checkpoint
@@ -134,7 +134,7 @@ class Trainer:
                 raise reason
             barrier(self.process)
 
-    def _train_epochs(self, request: StopRequest) -> Exception | None:
+    def _train_epochs(self, request: StopRequest) -> Preempted | UserError | None:
         """All remaining epochs.
 
         Returns:
@@ -157,7 +157,7 @@ class Trainer:
                 del model  # before the next phase wraps the method again
         return None
 
-    def train_epoch(self, epoch: int, model: nn.Module, session: _Session) -> Exception | None:
+    def train_epoch(self, epoch: int, model: nn.Module, session: _Session) -> Preempted | UserError | None:
         """The remaining steps of an epoch, with records and checkpoints when they are due.
 
         Args:

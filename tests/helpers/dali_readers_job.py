@@ -5,7 +5,7 @@ Prints the readers' process ids and the sums of the batches, then waits to be ki
 
 import json
 import os
-import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -31,8 +31,8 @@ def main() -> None:
                     int(name) for name in found if _parent(name) == parent and b"resource_tracker" not in _command(name)
                 ]
                 for reader in readers:
-                    os.kill(reader, signal.SIGUSR1)
-                    os.kill(reader, signal.SIGTERM)
+                    for name in ("USR1", "TERM"):  # from another process, as Slurm's are
+                        subprocess.run(["kill", f"-{name}", str(reader)], check=True)
                 time.sleep(1)
     print(json.dumps({"readers": readers, "sums": sums}), flush=True)
     time.sleep(60)

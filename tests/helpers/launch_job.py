@@ -1,12 +1,20 @@
-"""`slimclr` with two processes on this machine's CPU, launched and signalled as on GPUs."""
+"""`slimclr` with two processes on this machine's CPU, launched, signalled and ended as on GPUs."""
 
 import os
 import sys
+from collections.abc import Sequence
 
-from slimclr.engine.distributed import TORCHRUN_OPTIONS, _run
+from slimclr.cli import main
+from slimclr.engine import distributed
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *TORCHRUN_OPTIONS]
-TORCHRUN += ["-m", "slimclr"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+TORCHRUN += [*distributed.TORCHRUN_OPTIONS, "-m", "slimclr"]
+
+
+def _launch(_: int, arguments: Sequence[str], *, nodes: int = 1) -> int:
+    return distributed._run([*TORCHRUN, *arguments], os.environ)
+
 
 if __name__ == "__main__":
-    sys.exit(_run([*TORCHRUN, *sys.argv[1:]], os.environ))
+    distributed.launch = _launch
+    sys.exit(main())

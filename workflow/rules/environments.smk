@@ -46,9 +46,10 @@ if ON_CLUSTER:
     )
 
 
-# A prefix replaces Snakemake's own, without which a command that fails before `| tee` would count as a success.
+# A prefix replaces Snakemake's own, without which a command that fails before `| tee` would count as a success. Killed
+# with SIGKILL, neither this shell nor Snakemake ends what it started: `slimclr` looks after them itself.
 shell.prefix(
-    "set -euo pipefail; "
+    'set -euo pipefail; export SLIMCLR_END_WITH="$$ $PPID"; '
     + "".join(in_environment(name) for name in ("train", "detection", "recordio"))
 )
 

@@ -1,7 +1,6 @@
 """A process pool for the extraction."""
 
 import multiprocessing
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -9,7 +8,7 @@ from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 from slimclr.errors import UserError
-from slimclr.machine import end_with_parent
+from slimclr.workers import starting_workers
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -31,8 +30,9 @@ def workers(jobs: int) -> Iterator[Map]:
         yield map
         return
     context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(jobs, context, initializer=end_with_parent, initargs=(os.getpid(),)) as pool:
-        pool.submit(os.getpid).result()
+    with ProcessPoolExecutor(jobs, context) as pool:
+        with starting_workers():  # all of them, with the first task
+            pool.submit(int).result()
 
         def run(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
             waiting: deque[Future[R]] = deque()

@@ -5,8 +5,6 @@ decides neither which image comes next nor how it is cropped. Only this module a
 """
 
 import os
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -24,9 +22,8 @@ from slimclr.data.stores.base import Images
 from slimclr.data.views import dali as dali_views
 from slimclr.data.views.draw import draw, view_rng
 from slimclr.data.views.recipes import View
-from slimclr.machine import end_with_parent
+from slimclr.workers import become_worker, starting_workers
 
-_GRACE_SECONDS = 30.0
 # Batches that a pipeline may have begun beyond the requested one.
 _READ_ON = 4
 
@@ -43,6 +40,7 @@ class Source:
         seed: Seed of the views.
         epoch: The pipeline's first epoch.
         start: Its first batch in that epoch.
+        spawned: Its processes are spawned, not forked.
     """
 
     def __init__(
@@ -53,7 +51,10 @@ class Source:
         seed: int,
         epoch: int,
         start: int,
+        *,
+        spawned: bool,
     ):
+        self.spawned = spawned
         self.images, self.sampler, self.views, self.seed = images, sampler, tuple(views), seed
         self.epoch, self.start = epoch, start
         self._epoch_idx, self._batches = -1, list[np.ndarray]()
@@ -65,8 +66,8 @@ class Source:
         Raises:
             StopIteration: The epoch has no more batches.
         """
-        if os.getpid() != self._process:
-            _become_reader(self._process)
+        if self.spawned and os.getpid() != self._process:
+            become_worker(self._process)
             self._process = os.getpid()
         epoch = self.epoch + info.epoch_idx
         if self._epoch_idx != info.epoch_idx:
@@ -89,16 +90,6 @@ class Source:
             np.frombuffer(dali_views.dali_bytes(data, key), np.uint8) for data, key in zip(files, keys, strict=True)
         ]
         return encoded, self.images.labels[indices].astype(np.int64), *packed
-
-
-def _become_reader(parent: int) -> None:
-    """In a reader process: ignore Slurm's signals, which every process of a job gets, and leave them to the training.
-
-    The training may need more batches before it stops. DALI ends its readers with SIGTERM, so they end a little later.
-    """
-    end_with_parent(parent)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: threading.Timer(_GRACE_SECONDS, os._exit, [1]).start())
 
 
 class DaliLoader(Loader):
@@ -157,18 +148,18 @@ class DaliLoader(Loader):
                 decode_rgb(self._images.read(index), self._images.keys[index])
 
     def _build(self, epoch: int, start: int) -> DALIGenericIterator:
-        gpu = self._device.type == "cuda"
+        gpu, spawned = self._device.type == "cuda", torch.cuda.is_initialized()
         pipeline = Pipeline(
             batch_size=self.sampler.batch,
             num_threads=max(1, self._workers),
             device_id=(self._device.index or 0) if gpu else None,
             py_num_workers=max(1, self._workers // 4),
             # A process that holds a CUDA context must not be forked.
-            py_start_method="spawn" if torch.cuda.is_initialized() else "fork",
+            py_start_method="spawn" if spawned else "fork",
         )
         with pipeline:
             encoded, label, *packed = fn.external_source(
-                self._source(epoch, start),
+                self._source(epoch, start, spawned=spawned),
                 num_outputs=2 + len(self._views),
                 batch=True,
                 batch_info=True,
@@ -176,7 +167,8 @@ class DaliLoader(Loader):
             )
             views = dali_views.build(self._views, encoded, packed, device="mixed" if gpu else "cpu")
             pipeline.set_outputs(*views, label)
-        pipeline.build()
+        with starting_workers():
+            pipeline.build()
         return DALIGenericIterator(
             pipeline, [*self._names, "label"], last_batch_policy=LastBatchPolicy.PARTIAL, prepare_first_batch=False
         )

@@ -14,6 +14,7 @@ from slimclr.data.views.apply import apply_torchvision
 from slimclr.data.views.draw import draw, view_rng
 from slimclr.data.views.recipes import View
 from slimclr.data.views.tensor import decode_tensor
+from slimclr.workers import iterate
 
 
 class Views(Dataset):
@@ -84,4 +85,4 @@ class TorchvisionLoader(Loader):
 
     def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
         self._batch_sampler.epoch, self._batch_sampler.start = epoch, start
-        yield from self._loader
+        yield from iterate(self._loader)

@@ -19,8 +19,8 @@ from slimclr.data.stores import open_images
 from slimclr.data.stores.recordio import RecordImages
 from slimclr.errors import UserError
 from slimclr.files import fsync
-from slimclr.machine import end_with_parent
 from slimclr.progress import progress
+from slimclr.workers import become_worker
 
 if TYPE_CHECKING:
     from slimclr.data.stores.base import Images
@@ -98,7 +98,7 @@ def _prepared(data: Path, images: "Images", *, resize: int | None, quality: int,
         return
     # Processes are spawned: forking would copy the threads that mxnet started when it was imported.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, initializer=end_with_parent, initargs=(os.getpid(),)) as pool:
+    with ProcessPoolExecutor(jobs, context, initializer=become_worker, initargs=(os.getpid(),)) as pool:
         # Few batches are under way at a time, so that memory does not grow with the data set.
         under_way: deque[Future[list[bytes]]] = deque()
         for start in range(0, len(images), _BATCH):
