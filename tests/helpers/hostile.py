@@ -4,6 +4,7 @@ import atexit
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import time
@@ -20,13 +21,13 @@ import torch
 from slimclr.cli import main
 from slimclr.files import sha256
 from tests.helpers.small_recipe import RECIPE
-from tests.helpers.tar_tools import lmdb_content
 
 MMDET = find_spec("mmdet") is not None
 PATIENCE_SECONDS = 30
 PRETRAIN = RECIPE | {
     "method": {"name": "mocov2", "dim": 16, "queue": 32},
     "batch": 16,
+    "bn_batch": 8,
     "epochs": 4,
     "checkpoint_minutes": 1e-5,
     "knn": {"every": 1, "bank": 32, "queries": 16},
@@ -69,23 +70,40 @@ class World:
         self.raw = folder / "raw"
         # How long a case takes that nothing disturbs.
         self.seconds: dict[Any, float] = {}
-        # Imported here: the miniature and the small results are of no use to a command's process.
+        # Imported here: what makes the inputs is of no use to a command's process.
         from slimclr.miniature.write import write_miniature
+
+        write_miniature(self.raw, classes=4, train_per_class=12, val_per_class=8, coco_train=8, coco_val=4)
+        if MMDET:
+            self._draw_weights()
+        else:
+            self._run_stages()
+
+    def _draw_weights(self) -> None:
+        """Where mmdet is, what the earlier stages need is not."""
+        from slimclr.nn import SlimmableResNet
+        from slimclr.nn.weights import save_weights
+
+        network = SlimmableResNet(14, 8, (1.0, 0.5), zero_init_residual=False)
+        self.weights = self.folder / "weights.safetensors"
+        tensors = {f"backbone.{name}": tensor for name, tensor in network.state_dict().items()}
+        save_weights(self.weights, tensors, {"depth": 14, "base_width": 8, "widths": [1.0, 0.5]})
+
+    def _run_stages(self) -> None:
         from slimclr.stages.data import convert, extract
         from tests.helpers.reference_checkpoints import made, saved
         from tests.helpers.small_results import write_results
 
-        write_miniature(self.raw, classes=4, train_per_class=12, val_per_class=8, coco_train=8, coco_val=4)
-        archive, devkit = self.raw / "ILSVRC2012_img_{}.tar", self.raw / "ILSVRC2012_devkit_t12.tar.gz"
+        devkit = self.raw / "ILSVRC2012_devkit_t12.tar.gz"
         for split in ("train", "val"):
-            chosen = Path(str(archive).format(split))
-            extract(split, archive=chosen, devkit=devkit, expect="subset", out=folder / split, jobs=1)
-            convert(folder=folder / split, out=folder / f"{split}.lmdb")
-        (folder / "foreign").mkdir()
-        self.foreign = saved(folder / "foreign", made("mocov2_slim", "encoder_q.")[1])
-        write_results(folder)
-        assert main(self.command("pretrain", folder / "trained", epochs=2)) == 0
-        self.weights = folder / "trained/out/weights.safetensors"
+            archive = self.raw / f"ILSVRC2012_img_{split}.tar"
+            extract(split, archive=archive, devkit=devkit, expect="subset", out=self.folder / split, jobs=1)
+            convert(folder=self.folder / split, out=self.folder / f"{split}.lmdb")
+        (self.folder / "foreign").mkdir()
+        saved(self.folder / "foreign", made("mocov2_slim", "encoder_q.")[1])
+        write_results(self.folder)
+        assert main(self.command("pretrain", self.folder / "trained", epochs=2)) == 0
+        self.weights = self.folder / "trained/out/weights.safetensors"
 
     def command(self, stage: str, out: Path, **recipe: Any) -> list[str]:
         """`slimclr`'s arguments of a stage that writes below `out`; `recipe` changes what is trained."""
@@ -131,6 +149,8 @@ class World:
 
 def outcome(stage: str, out: Path) -> Any:
     """What a finished stage left, without what differs from run to run: times, paths, a database's layout."""
+    from tests.helpers.tar_tools import lmdb_content
+
     if stage.startswith("extract"):
         files = [path for path in (out / "train").rglob("*") if path.suffix in (".JPEG", ".parquet")]
         images = {str(path.relative_to(out)): sha256(path) for path in files}
@@ -154,34 +174,38 @@ class Starter:
         if not MMDET:
             modules += ["slimclr.stages.probe", "slimclr.stages.pretrain", "slimclr.stages.report"]
             modules += ["slimclr.stages.data", "slimclr.stages.import_checkpoint", "torch.utils.tensorboard"]
-            modules += ["slimclr.data.loading.dali"] if find_spec("nvidia.dali") else []
+            modules += ["slimclr.data.loading.dali"] if has("nvidia.dali") else []
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(modules)
 
-    def start(self, command: list[str], log: Path, **limits: int) -> BaseProcess:
-        """Start it; its streams go to `log`, and `limits` are of `resource`, for instance RLIMIT_NOFILE=20."""
+    def start(self, command: list[str], log: Path) -> BaseProcess:
+        """Start it; its streams go to `log`."""
         log.parent.mkdir(parents=True, exist_ok=True)
-        process = self._context.Process(target=_command, args=(command, log, limits))
+        process = self._context.Process(target=_command, args=(command, log))
         process.start()
         return process
 
-    def run(self, command: list[str], log: Path, **limits: int) -> int | None:
+    def run(self, command: list[str], log: Path) -> int | None:
         """The exit code; None after ten minutes."""
-        process = self.start(command, log, **limits)
+        process = self.start(command, log)
         process.join(600)
         return process.exitcode
 
+    def timed(self, command: list[str], folder: Path) -> float:
+        """Seconds of an undisturbed run into an empty folder, the second one: the first also waits for imports."""
+        for _ in range(2):
+            shutil.rmtree(folder, ignore_errors=True)
+            began = time.monotonic()
+            assert self.run(command, folder / "log") == 0, (folder / "log").read_text()
+        return time.monotonic() - began
 
-def _command(command: list[str], log: Path, limits: dict[str, int]) -> None:
-    import resource
 
+def _command(command: list[str], log: Path) -> None:
     os.setsid()
     multiprocessing.set_start_method("fork", force=True)  # what a process has that was started as usual
     with open(log, "a") as file:
         os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
     torch.set_num_threads(1)
-    for name, value in limits.items():
-        resource.setrlimit(getattr(resource, name), (value, value))
     sys.argv = ["slimclr", *command]
     try:
         code = main()
@@ -194,6 +218,14 @@ def _command(command: list[str], log: Path, limits: dict[str, int]) -> None:
     # As the interpreter's end; multiprocessing would leave out what libraries registered.
     atexit._run_exitfuncs()
     os._exit(code)
+
+
+def has(module: str) -> bool:
+    """Whether a module can be imported."""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def holders(log: Path) -> list[int]:
@@ -220,7 +252,7 @@ def left_over(log: Path, seconds: float = PATIENCE_SECONDS) -> list[int]:
 
 @dataclass
 class Tally:
-    """What was tried and what held, by kind; `verbose` prints every case that did not."""
+    """What was tried and what held, by kind; a case that did not hold is printed."""
 
     kinds: dict[str, list[int]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
@@ -238,10 +270,3 @@ class Tally:
         """Markdown."""
         lines = ["| | tried | held |", "| --- | ---: | ---: |"]
         return "\n".join([*lines, *(f"| {kind} | {tried} | {held} |" for kind, (tried, held) in self.kinds.items())])
-
-
-def one_line(told: str) -> bool:
-    """Whether a refusal is one clear line: an error of ours, no traceback, nothing that steers a terminal."""
-    lines = [line for line in told.splitlines() if line.strip()]
-    refusals = [line for line in lines if line.startswith("slimclr ") and ": error: " in line]
-    return bool(refusals) and "Traceback" not in told and all(line.isprintable() for line in refusals)

@@ -19,7 +19,6 @@ def run(tally: Tally, world: World, starter: Starter, stages: list[str], *, trie
     for stage in stages:
         loaders = LOADERS if stage in ("pretrain", "probe") else [(None, 1)]
         seconds: dict[object, float] = {}
-        starter.run(world.command(stage, world.folder / "first"), world.folder / "first/log")  # waits for imports
         for number in range(tries):
             name = ("SIGTERM", "SIGUSR1")[number % 2]
             chosen = loaders[number // 2 % len(loaders)]
@@ -28,9 +27,7 @@ def run(tally: Tally, world: World, starter: Starter, stages: list[str], *, trie
             command = world.command(stage, folder, **recipe)
             shutil.rmtree(folder, ignore_errors=True)
             if chosen not in seconds:
-                began = time.monotonic()
-                assert starter.run(command, folder / "log") == 0, (folder / "log").read_text()
-                seconds[chosen] = time.monotonic() - began
+                seconds[chosen] = starter.timed(command, folder)
                 shutil.rmtree(folder)
             delay, log = generator.uniform(0, 1.05) * seconds[chosen], folder / "log"
             process = starter.start(command, log)
@@ -48,4 +45,3 @@ def run(tally: Tally, world: World, starter: Starter, stages: list[str], *, trie
             told = log.read_text() if log.exists() else ""
             held = process.exitcode in (0, 75) and not left and took < PATIENCE_SECONDS and "Traceback" not in told
             tally.add(f"{name} to {stage}", case, held, f"code {process.exitcode}, {took:.1f} s, left {left}: {told}")
-            print(stage, name, case, process.exitcode, f"{took:.1f}", left, flush=True)
