@@ -23,4 +23,4 @@ rule cifar:
         source=str(RAW / CONFIG.cifar10),
         folder=lambda wildcards, output: os.path.dirname(output.train),
     shell:
-        "train_env slimclr cifar --source {params.source:q} --out {params.folder:q} 2>&1 | tee {log:q}"
+        "train_env slimclr cifar --source {params.source:q} --out {params.folder:q} 2>&1 | keep_log {log:q}"

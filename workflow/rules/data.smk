@@ -31,7 +31,7 @@ if CONFIG.miniature:
             raw=lambda wildcards, output: os.path.dirname(output.train),
         shell:
             "mkdir -p {params.raw:q}; touch {params.raw:q}/.miniature; "
-            "train_env slimclr miniature --seed {params.seed:q} --out {params.raw:q} 2>&1 | tee {log:q}"
+            "train_env slimclr miniature --seed {params.seed:q} --out {params.raw:q} 2>&1 | keep_log {log:q}"
 
 
 # What the two extractions have in common. An MD5 changes nothing in their output, so it is no parameter.
@@ -45,7 +45,7 @@ EXTRACT_SHELL = (
     " --expect {params.expect:q} --check-images {params.check_images:q} --on-corrupt {params.on_corrupt:q}"
     + (" --check-md5" if CONFIG.imagenet.check_md5 else "")
     + ("" if CONFIG.imagenet.keep_folder else " --lmdb {output.lmdb:q}")
-    + " --out {params.folder:q} 2>&1 | tee {log:q}"
+    + " --out {params.folder:q} 2>&1 | keep_log {log:q}"
 )
 
 
@@ -131,4 +131,4 @@ if CONFIG.imagenet.keep_folder:
         params:
             folder=lambda wildcards, input: os.path.dirname(input.manifest),
         shell:
-            "train_env slimclr convert --folder {params.folder:q} --out {output.lmdb:q} 2>&1 | tee {log:q}"
+            "train_env slimclr convert --folder {params.folder:q} --out {output.lmdb:q} 2>&1 | keep_log {log:q}"

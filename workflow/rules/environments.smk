@@ -46,10 +46,13 @@ if ON_CLUSTER:
     )
 
 
-# A prefix replaces Snakemake's own, without which a command that fails before `| tee` would count as a success. Killed
+# A prefix replaces Snakemake's own, without which a command that fails before `| keep_log` would count as a success. Killed
 # with SIGKILL, neither this shell nor Snakemake ends what it started: `slimclr` looks after them itself.
+# A log that the disk has no room for is no reason to fail: what the command says is seen, and its exit code is the job's.
+KEEP_LOG = 'keep_log() { tee "$@" || true; }; '
 shell.prefix(
     'set -euo pipefail; export SLIMCLR_END_WITH="$$ $PPID"; '
+    + in_shell(KEEP_LOG)
     + "".join(in_environment(name) for name in ("train", "detection", "recordio"))
 )
 

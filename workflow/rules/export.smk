@@ -46,7 +46,7 @@ rule export_width:
     shell:
         "train_env slimclr export {input.weights:q} --width {wildcards.width:q} --head {params.head:q}"
         " --format {params.formats:q} {params.fold:q} {params.photos:q} --calibrate {params.calibrate:q}"
-        " --licence {params.licence:q} --metrics {input.probe:q} --out {output.folder:q} 2>&1 | tee {log:q}"
+        " --licence {params.licence:q} --metrics {input.probe:q} --out {output.folder:q} 2>&1 | keep_log {log:q}"
 
 
 rule export:
@@ -79,7 +79,7 @@ rule measure_latency:
         "train_env slimclr latency {input.weights:q} --name {wildcards.run:q} --batch {params.batches:q}"
         " --engine {params.engines:q} --precision {params.precisions:q} --repeats {params.repeats:q}"
         + option("--threads", str(CONFIG.latency.threads or ""))
-        + " --out {output.metrics:q} 2>&1 | tee {log:q}"
+        + " --out {output.metrics:q} 2>&1 | keep_log {log:q}"
 
 
 rule latency:

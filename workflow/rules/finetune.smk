@@ -54,4 +54,4 @@ rule finetune:
         + SCRATCH
         + settings(lambda run: RECIPES[run].finetune)
         + " --weights {input.weights:q} --train {input.train:q} --val {input.val:q} {params.names:q}"
-        " --out {params.out:q} --checkpoints {params.checkpoints:q} --recipe {params.recipe:q} 2>&1 | tee -a {log:q}"
+        " --out {params.out:q} --checkpoints {params.checkpoints:q} --recipe {params.recipe:q} 2>&1 | keep_log -a {log:q}"

@@ -38,7 +38,7 @@ rule import_checkpoint:
         out=lambda wildcards, output: os.path.dirname(output.weights),
     shell:
         "train_env slimclr import {params.file:q} --name {wildcards.run:q} --out {params.out:q} --recipe {params.recipe:q}"
-        " 2>&1 | tee {log:q}"
+        " 2>&1 | keep_log {log:q}"
 
 
 rule absent_checkpoints:
@@ -56,4 +56,4 @@ rule absent_checkpoints:
     params:
         lines=list(ABSENT_LINES),
     shell:
-        "printf 'error: left out: %s\\n' {params.lines:q} 2>&1 | tee {log:q} >&2; exit 1"
+        "printf 'error: left out: %s\\n' {params.lines:q} 2>&1 | keep_log {log:q} >&2; exit 1"

@@ -76,7 +76,7 @@ rule pretrain:
         # No input, as a new one must not rerun a training: where it is there its classes are compared.
         + option("--val", str(WORK / "data" / DATA_SET / "val.lmdb"))
         + " {params.paper:q} {params.data:q} {params.init:q} --out {params.out:q} --checkpoints {params.checkpoints:q}"
-        " --recipe {params.recipe:q} 2>&1 | tee -a {log:q}"
+        " --recipe {params.recipe:q} 2>&1 | keep_log -a {log:q}"
 
 
 use rule pretrain as pretrain_keep_state with:

@@ -40,4 +40,4 @@ rule probe:
         + SCRATCH
         + settings(lambda run: RECIPES[run].probe)
         + " --weights {input.weights:q} {params.train:q} --val {input.val:q} --out {output.metrics:q}"
-        " --checkpoints {params.checkpoints:q} --recipe {params.recipe:q} 2>&1 | tee -a {log:q}"
+        " --checkpoints {params.checkpoints:q} --recipe {params.recipe:q} 2>&1 | keep_log -a {log:q}"

@@ -36,7 +36,7 @@ rule quick_probe:
         + SCRATCH
         + settings(lambda run: RECIPES[run].quick_section)
         + " --weights {input.weights:q} --train {input.train:q} --val {input.val:q} --out {output.metrics:q}"
-        " --checkpoints {params.checkpoints:q} --recipe {params.recipe:q} 2>&1 | tee -a {log:q}"
+        " --checkpoints {params.checkpoints:q} --recipe {params.recipe:q} 2>&1 | keep_log -a {log:q}"
 
 
 rule quick:

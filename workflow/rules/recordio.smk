@@ -29,7 +29,7 @@ rule convert_recordio:
         ),
     shell:
         "recordio_env slimclr recordio --data {input.lmdb:q} --out {output.rec:q} {params.resize:q} --jobs {threads:q}"
-        " 2>&1 | tee {log:q}"
+        " 2>&1 | keep_log {log:q}"
 
 
 rule recordio:

@@ -45,4 +45,4 @@ rule report:
     shell:
         "train_env slimclr report --results {params.results:q} --out {params.out:q}"
         + option("--references", str(REFERENCES))
-        + " --config {params.config:q} 2>&1 | tee {log:q}"
+        + " --config {params.config:q} 2>&1 | keep_log {log:q}"

@@ -41,4 +41,4 @@ rule transfer:
         + "detection_env slimclr transfer --name {wildcards.run:q} --seed {params.seed:q} --gpus {resources.gpu:q} --gres={resources.gres:q}"
         + settings(lambda run: CONFIG.detection)
         + " --weights {input.weights:q} --coco {params.coco:q} --out {output.metrics:q}"
-        " --checkpoints {params.checkpoints:q} --recipe {params.recipe:q} 2>&1 | tee -a {log:q}"
+        " --checkpoints {params.checkpoints:q} --recipe {params.recipe:q} 2>&1 | keep_log -a {log:q}"
