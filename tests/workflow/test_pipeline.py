@@ -11,7 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+
+import slimclr
+from slimclr.cli import main
+from tests.helpers.reference_checkpoints import made, saved
 
 ROOT = Path(__file__).parents[2]
 SNAKEMAKE = Path(sys.executable).parent / "snakemake"
@@ -155,6 +160,20 @@ def test_from_the_archives_to_the_report(finished):
     assert json.loads(lines[-1])["step"] == 3 * (1200 // 64)
     assert (report / "tables.csv").exists()
     assert (report / "tables.md").exists()
+
+
+def test_a_width_is_exported_and_timed(finished):
+    results = finished.folder / "work/results"
+    for target in ("export/moco/0.5", "latency/moco/metrics.json"):
+        done = finished.run(str(results / target))
+        assert done.returncode == 0, done.stdout
+    assert "| 0.5 (this one) |" in (results / "export/moco/0.5/README.md").read_text()
+    images = torch.randn(2, 3, 32, 32)
+    slimmable = slimclr.load(results / "pretrain/moco", width=0.5, head="probe")
+    with torch.no_grad():
+        torch.testing.assert_close(slimclr.load(results / "export/moco/0.5")(images), slimmable(images))
+    assert set(finished.metrics("latency", "moco")["widths"]) == {"1.0", "0.5"}
+    assert finished.planned() == []
 
 
 def test_nothing_to_be_done_again_nor_after_a_touch_nor_a_comment(finished):
