@@ -6,9 +6,11 @@ EXPORTED = [
 LATENCY_RUNS = RUNS if CONFIG.latency.report else []
 
 
-def photos(split):
-    """Images of int8 alone: what calibrates it, and what its accuracy is measured on."""
-    return f"<data>/{split}.lmdb" if "int8" in CONFIG.export.formats else []
+# What calibrates int8, and what its accuracy is measured on; nothing else looks at images.
+LOOKED_AT = {
+    split: f"<data>/{split}.lmdb" if "int8" in CONFIG.export.formats else []
+    for split in ("train", "val")
+}
 
 
 rule export_width:
@@ -17,8 +19,8 @@ rule export_width:
         weights="<results>/pretrain/{run}/weights.safetensors",
         # Beside it lies the classifier.
         probe="<results>/probe/{run}/metrics.json",
-        train=photos("train"),
-        val=photos("val"),
+        train=LOOKED_AT["train"],
+        val=LOOKED_AT["val"],
     output:
         folder=directory("<results>/export/{run}/{width}"),
     log:
