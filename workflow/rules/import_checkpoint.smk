@@ -1,11 +1,6 @@
 """A checkpoint of `paths.raw`/released/ in the place of a pre-training, for runs whose recipe names one."""
 
 
-def checkpoint_file(run):
-    """Its name below `paths.raw`."""
-    return f"{RELEASED}/{RECIPES[RUN_OF[run]].checkpoint.file}"
-
-
 rule import_checkpoint:
     input:
         environment("train"),

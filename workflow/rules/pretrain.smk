@@ -1,25 +1,6 @@
 """Slimmable pre-training. Rolling checkpoints are no output: Snakemake deletes the outputs of a failed job."""
 
 
-def begins_with(wildcards):
-    """What a run begins with, where it is no drawn weights."""
-    settings = recipe(wildcards).pretrain
-    if settings.init is None:
-        return []
-    if settings.init_is_file:
-        weights = WORK / f"results/pretrain/{wildcards.run}/weights.safetensors"
-        return raw_files(settings.init, product=weights)
-    kept = "state" if settings.init_take == "state" else "weights"
-    return [f"<results>/pretrain/{settings.init}/{kept}.safetensors"]
-
-
-def pre_trained(keep_state):
-    """Runs that are trained here, and keep their state or not, as a regular expression."""
-    # Weights that the user brought are sources: Snakemake neither makes nor deletes those.
-    trained = [folder for folder in RUN_OF if folder not in {*EXTERNAL, *IMPORTED}]
-    return one_of(run for run in trained if (run in KEEP_STATE) == keep_state)
-
-
 rule pretrain:
     input:
         environment("train"),
