@@ -35,9 +35,11 @@ names = {{
     "pretrain": ["weights.safetensors", "config.yaml", "metrics.json", "metrics.jsonl", "tensorboard/events"],
     "report": ["index.html", "tables.md", "tables.csv", "tables.tex", "figures/1.svg"],
 }}
+beside = {{"probe": ["classifier.safetensors"], "transfer": ["detector.safetensors", "config.json"]}}
 about = {{"stage": command, "run": words[words.index("--name") + 1] if "--name" in words else None}}
 header = json.dumps({{"__metadata__": {{"slimclr": json.dumps(about)}}}}).encode()
-for path in [out / name for name in names[command]] if command in names else [out]:
+made = [out / name for name in names[command]] if command in names else [out]
+for path in made + [out.parent / name for name in beside.get(command, [])]:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(about))
     if path.suffix == ".safetensors":
