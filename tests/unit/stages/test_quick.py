@@ -176,3 +176,22 @@ def test_a_signal_stops_it_and_it_goes_on(data, tmp_path, capfd):
     assert not (tmp_path / "metrics.json").exists()
     assert main(command(tmp_path, data)) == 0
     assert set(read(tmp_path)["widths"]) == {"1.0", "0.5"}
+
+
+def test_logistic_regression_on_request(data, tmp_path):
+    weights(tmp_path / "weights.safetensors")
+    assert main(command(tmp_path, data, recipe=RECIPE | {"logistic": True})) == 0
+    for figures in read(tmp_path)["widths"].values():
+        # Of 24 images; top-5 of three classes.
+        assert round(figures["logistic_top1"] * 24 / 100, 3).is_integer()
+        assert figures["logistic_top5"] == 100.0
+
+
+def test_fewer_images_than_classes_are_refused(data, tmp_path, capsys):
+    weights(tmp_path / "weights.safetensors")
+    train = written(MemoryImages(3, classes=3), tmp_path / "train")
+    assert main(command(tmp_path, (train, data[1]))) == 2
+    # One of them is held out to choose the penalty by.
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "error: ridge: 2 training images for 3 classes; give it at least as many" in last
+    assert not (tmp_path / "metrics.json").exists()
