@@ -33,7 +33,12 @@ RESOURCES = [
         for rule in ("extract_train", "extract_val", "convert")
         for key in ("cpus_per_task=1", "mem_mb=2000")
     ),
-    *(f"{rule}:{key}" for rule in ("pretrain", "probe") for key in ("gpu=0", "cpus_per_task=1", "mem_mb=3000")),
+    *(
+        f"{rule}:{key}"
+        for rule in ("pretrain", "probe", "quick_probe")
+        for key in ("gpu=0", "cpus_per_task=1", "mem_mb=3000")
+    ),
+    *(f"measure_latency:{key}" for key in ("cpus_per_task=1", "mem_mb=3000")),
     *(f"transfer:{key}" for key in ("gpu=0", "cpus_per_task=1", "mem_mb=5000")),
 ]
 
