@@ -325,7 +325,13 @@ def test_what_rules_ask_for(tmp_path):
     assert cluster.read_rules(tmp_path) == [cluster.Job("a", 60, gpus=False), cluster.Job("b", 90, gpus=True)]
     jobs = {job.rule: job for job in cluster.read_rules(ROOT / "workflow/rules")}
     assert jobs["pretrain"] == GPU_JOB
-    assert {rule for rule, job in jobs.items() if job.gpus} == {"pretrain", "probe", "transfer"}
+    assert {rule for rule, job in jobs.items() if job.gpus} == {
+        "pretrain",
+        "probe",
+        "quick_probe",
+        "finetune",
+        "transfer",
+    }
     assert not jobs["convert"].gpus
 
 

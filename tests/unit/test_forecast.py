@@ -468,5 +468,5 @@ def test_the_largest_batch_is_sought_among_those_that_the_method_can_work_with()
     assert tried == [16, 32, 64]
     assert "fits on one GPU: 64" in first
     assert own.endswith("takes 0.2 GB")
-    with pytest.raises(UserError, match="not even 2 images fit on this GPU"):
+    with pytest.raises(UserError, match="not even 1 images fit on this GPU"):
         advice(moco, 1, lambda *_: None)

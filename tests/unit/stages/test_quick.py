@@ -172,7 +172,7 @@ def test_a_signal_stops_it_and_it_goes_on(data, tmp_path, capfd):
         ended.set()
         asking.join()
         signal.signal(signal.SIGTERM, before)
-    assert f"asked to stop (SIGTERM); what is done stays in {tmp_path}/work; run this" in capfd.readouterr().err
+    assert "asked to stop (SIGTERM)" in capfd.readouterr().err
     assert not (tmp_path / "metrics.json").exists()
     assert main(command(tmp_path, data)) == 0
     assert set(read(tmp_path)["widths"]) == {"1.0", "0.5"}
