@@ -9,16 +9,13 @@ the other order; a ratio is the median over the rounds.
 
 import argparse
 import json
-import os
 import statistics
-import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from slimclr.machine import processor
+from benchmarks.timing import machine, timed
 from slimclr.nn import SlimmableResNet
 from slimclr.nn.inference import PRECISIONS, FrozenBackbone
 
@@ -46,17 +43,6 @@ def eager(backbone: SlimmableResNet, images: Tensor, precision: str) -> Callable
             return {width: backbone(images, width) for width in WIDTHS}
 
     return features
-
-
-def timed(features: Callable[[], Any], device: torch.device) -> float:
-    """Seconds of one call."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    features()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def main() -> None:
@@ -90,12 +76,7 @@ def main() -> None:
         rounds.append({name: timed(ways[name], device) for name in names})
     seconds = {name: statistics.median(values[name] for values in rounds) for name in ways}
     result = {
-        "machine": {
-            "device": torch.cuda.get_device_name() if device.type == "cuda" else processor(),
-            "cores": len(os.sched_getaffinity(0)),
-            "torch": torch.__version__,
-            "load_before": round(os.getloadavg()[0], 1),
-        },
+        "machine": machine(device),
         "network": f"ResNet-{depth}",
         "widths": WIDTHS,
         "image_size": size,

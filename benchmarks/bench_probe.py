@@ -9,18 +9,16 @@ round in the other order; a ratio is the median over the rounds.
 
 import argparse
 import json
-import os
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from benchmarks.timing import machine, timed
 from slimclr.build.optimizer import build_optimizer
 from slimclr.build.probe import build_probe
 from slimclr.config import Probe
-from slimclr.machine import processor
 from slimclr.nn import SlimmableResNet
 from slimclr.probe.grid import GridProbe
 
@@ -43,17 +41,6 @@ def step(recipe: Probe, depth: int, classes: int, images: Tensor, labels: Tensor
         optimizer.step()
 
     return once
-
-
-def timed(call: Callable[[], None], device: torch.device) -> float:
-    """Seconds of one call."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def main() -> None:
@@ -86,12 +73,7 @@ def main() -> None:
         names = list(steps)[:: 1 if index % 2 == 0 else -1]
         rounds.append({name: timed(steps[name], device) for name in names})
     result = {
-        "machine": {
-            "device": torch.cuda.get_device_name() if device.type == "cuda" else processor(),
-            "cores": len(os.sched_getaffinity(0)),
-            "torch": torch.__version__,
-            "load_before": round(os.getloadavg()[0], 1),
-        },
+        "machine": machine(device),
         "network": f"ResNet-{depth}",
         "widths": WIDTHS,
         "image_size": size,

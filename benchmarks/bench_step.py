@@ -11,7 +11,6 @@ to the current folder's disk.
 import argparse
 import copy
 import json
-import os
 import statistics
 import tempfile
 import time
@@ -25,9 +24,9 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
+from benchmarks.timing import machine, timed
 from slimclr.engine.checkpoints import CheckpointManager
 from slimclr.losses import kl_distillation, loss_weights
-from slimclr.machine import processor
 from slimclr.methods import MoCoV2, SubNetworkLoss
 from slimclr.nn import SlimmableResNet
 from slimclr.nn.counts import count_macs
@@ -181,17 +180,6 @@ def matrix_rate(device: torch.device, precision: str) -> float:
     return size**3 / statistics.median(timed(lambda: a @ b, device) for _ in range(7))
 
 
-def timed(step: Callable[[], Any], device: torch.device) -> float:
-    """Seconds of one call."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    step()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -234,12 +222,7 @@ def main() -> None:
     saved = build(WIDTHS, depth, queue)
     place(saved, device)
     result = {
-        "machine": {
-            "device": torch.cuda.get_device_name() if device.type == "cuda" else processor(),
-            "cores": len(os.sched_getaffinity(0)),
-            "torch": torch.__version__,
-            "load_before": round(os.getloadavg()[0], 1),
-        },
+        "machine": machine(device),
         "network": f"ResNet-{depth}",
         "widths": WIDTHS,
         "image_size": size,

@@ -84,6 +84,14 @@ def add_training(parser: argparse.ArgumentParser, section: str, whole: str = "a 
     parser.add_argument("--checkpoints", type=Path, required=True, help="folder of rolling checkpoints")
 
 
+def add_frozen(parser: argparse.ArgumentParser, *, train: bool = True) -> None:
+    """A trained network, what is trained on top of it, and what that is evaluated on; `train`: images are needed."""
+    only = "" if train else ", where there are epochs"
+    parser.add_argument("--weights", type=Path, required=True, help="weights.safetensors of the run")
+    parser.add_argument("--train", type=Path, required=train, help=f"training images{only}: {IMAGES}")
+    parser.add_argument("--val", type=Path, required=True, help=f"validation images: {IMAGES}")
+
+
 def add_scratch(parser: argparse.ArgumentParser) -> None:
     """Where images are copied to before they are read."""
     parser.add_argument(

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from slimclr.commands.arguments import IMAGES, add_scratch, add_training, gpus_of_node
+from slimclr.commands.arguments import add_frozen, add_scratch, add_training, gpus_of_node
 from slimclr.config import FineTune, parse_section
 
 HELP = "Fine-tune a network with all labels or few, at one width, several or all, and evaluate it."
@@ -14,9 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command line."""
     add_training(parser, "finetune")
     add_scratch(parser)
-    parser.add_argument("--weights", type=Path, required=True, help="weights.safetensors of the run")
-    parser.add_argument("--train", type=Path, required=True, help=f"training images: {IMAGES}")
-    parser.add_argument("--val", type=Path, required=True, help=f"validation images: {IMAGES}")
+    add_frozen(parser)
     parser.add_argument("--names", type=Path, help="text file of the training images whose labels are used, one a line")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
 

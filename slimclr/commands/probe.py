@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from slimclr.commands.arguments import IMAGES, add_scratch, add_training, gpus_of_node
+from slimclr.commands.arguments import add_frozen, add_scratch, add_training, gpus_of_node
 from slimclr.config import Probe, parse_section
 
 HELP = "Train and evaluate linear probes of all widths."
@@ -15,9 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command line."""
     add_training(parser, "probe")
     add_scratch(parser)
-    parser.add_argument("--weights", type=Path, required=True, help="weights.safetensors of the run")
-    parser.add_argument("--train", type=Path, help=f"training images, where there are epochs: {IMAGES}")
-    parser.add_argument("--val", type=Path, required=True, help=f"validation images: {IMAGES}")
+    add_frozen(parser, train=False)
     parser.add_argument("--out", type=Path, required=True, help="metrics.json to write")
 
 

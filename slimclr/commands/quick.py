@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from slimclr.commands.arguments import IMAGES, add_scratch, add_training, gpus_of_node
+from slimclr.commands.arguments import add_frozen, add_scratch, add_training, gpus_of_node
 from slimclr.config import Quick, parse_section
 
 HELP = "Classify by nearest neighbours and ridge on frozen features of all widths; not the paper's protocol."
@@ -14,9 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command line."""
     add_training(parser, "quick")
     add_scratch(parser)
-    parser.add_argument("--weights", type=Path, required=True, help="weights.safetensors of the run")
-    parser.add_argument("--train", type=Path, required=True, help=f"training images: {IMAGES}")
-    parser.add_argument("--val", type=Path, required=True, help=f"validation images: {IMAGES}")
+    add_frozen(parser)
     parser.add_argument("--out", type=Path, required=True, help="metrics.json to write")
 
 

@@ -25,7 +25,7 @@ from slimclr.engine.resume import checkpoint_to_resume, load_weights, read_check
 from slimclr.errors import UserError
 from slimclr.files import sha256
 from slimclr.methods.base import Method, Output
-from slimclr.nn.statistics import statistics_kept
+from slimclr.nn.running_statistics import statistics_kept
 from slimclr.progress import Advance, progress
 
 LR_SCALE = "lr_scale"

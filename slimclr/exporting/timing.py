@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from slimclr.errors import UserError
 from slimclr.exporting.formats.onnx import INPUT, as_array, onnx_session, write_onnx
 
-ENGINES = ("eager", "compiled", "onnxruntime")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # A sample lasts at least so long, in as many passes as that takes: clocks and schedulers are coarser than a small pass.
 _SAMPLE_SECONDS = 0.03

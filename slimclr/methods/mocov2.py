@@ -13,7 +13,7 @@ from slimclr.losses import info_nce_logits
 from slimclr.methods.base import Encoder, Method, Output, SubNetworkLoss, full_precision, momentum_update
 from slimclr.methods.gather import deal, gather, rank, world_size
 from slimclr.nn import MLP, SlimmableResNet
-from slimclr.nn.statistics import statistics_kept
+from slimclr.nn.running_statistics import statistics_kept
 
 
 class MoCoV2(Method):

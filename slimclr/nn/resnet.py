@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from slimclr.arch import BLOCKS, CIFAR_BLOCKS, DEPTHS, arch_name
 from slimclr.nn.layers import SlimmableConv2d, SwitchableBatchNorm2d, cut
-from slimclr.nn.statistics import statistics_kept
+from slimclr.nn.running_statistics import statistics_kept
 
 # Channels of a stage's 3x3 convolutions from which a memory format of its own pays on the CPU.
 _WIDE = 512

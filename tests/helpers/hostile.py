@@ -20,6 +20,7 @@ import torch
 
 from slimclr.cli import main
 from slimclr.files import sha256
+from tests.helpers.small_detection import SHORT
 from tests.helpers.small_recipe import RECIPE
 
 MMDET = find_spec("mmdet") is not None
@@ -42,24 +43,7 @@ PROBE = {
     "log_every": 1,
     "checkpoint_minutes": 1e-5,
 }
-TRANSFER = {
-    "epochs": 3,
-    "milestones": [2],
-    "batch": 2,
-    "lr": 0.01,
-    "warmup_iterations": 5,
-    "image_scale": [64, 64],
-    "workers": 1,
-    "checkpoint_minutes": 1e-5,
-    "fpn_channels": 16,
-    "fc_channels": 32,
-    "mask_convs": 1,
-    "anchor_scale": 4,
-    "proposals": 20,
-    "rpn_samples": 16,
-    "roi_samples": 16,
-    "detections": 10,
-}
+TRANSFER = SHORT | {"epochs": 3, "milestones": [2]}
 
 
 class World:

@@ -1,12 +1,10 @@
 """SIGKILL at random moments, then run again to the end: the same result as an undisturbed run's."""
 
-import os
 import random
 import shutil
-import signal
-from contextlib import suppress
 
 from tests.helpers.hostile import Starter, Tally, World, left_over, outcome
+from tests.helpers.kill_group import kill_group
 
 
 def run(tally: Tally, world: World, starter: Starter, stages: list[str], *, tries: int, seed: int = 0) -> None:
@@ -21,8 +19,7 @@ def run(tally: Tally, world: World, starter: Starter, stages: list[str], *, trie
             process = starter.start(command, log)
             delay = generator.uniform(0, seconds)
             process.join(delay)
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid or 0, signal.SIGKILL)
+            kill_group(process)
             process.join()
             left = left_over(log, 5)
             code, told = starter.run(command, log), log.read_text()

@@ -13,6 +13,7 @@ from slimclr.data.views.apply import apply_torchvision
 from slimclr.data.views.draw import draw, view_rng
 from slimclr.data.views.recipes import View
 from slimclr.errors import UserError, printable
+from slimclr.workers import iterate
 
 Item = tuple[int, Tensor | str]
 
@@ -78,7 +79,7 @@ def photo_batches(
     """
     data = _Views(photos, view, range(len(photos)) if chosen is None else chosen)
     loader: DataLoader = DataLoader(data, batch_size=batch, num_workers=workers, collate_fn=_collate)
-    yield from loader
+    yield from iterate(loader)
 
 
 def _collate(items: list[Item]) -> PhotoBatch:

@@ -29,18 +29,9 @@ from slimclr.detection.recipe import base_model, build_config
 from slimclr.engine.checkpoints import load_checkpoint
 from slimclr.nn.layers import used_slices
 from slimclr.nn.weights import read_weights
+from tests.helpers.small_detection import SIZES
 
 WIDTHS = (1.0, 0.5)
-SIZES = {
-    "fpn_channels": 16,
-    "fc_channels": 32,
-    "mask_convs": 1,
-    "anchor_scale": 4,
-    "proposals": 20,
-    "rpn_samples": 16,
-    "roi_samples": 16,
-    "detections": 10,
-}
 RECIPE = {
     "epochs": 1,
     "milestones": [1],

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from slimclr.engine.distributed import TORCHRUN_OPTIONS
+from tests.helpers.small_detection import SHORT
 
 ROOT = Path(__file__).parents[3]
 VENV = ROOT / ".venvs/detection"
@@ -38,24 +39,7 @@ class Factory:
 
 coco.__wrapped__(Factory()), weights.__wrapped__(Factory())
 """
-RECIPE = {
-    "epochs": 6,
-    "milestones": [4],
-    "batch": 4,
-    "lr": 0.01,
-    "warmup_iterations": 2,
-    "image_scale": [64, 64],
-    "workers": 0,
-    "checkpoint_minutes": 1e-5,
-    "fpn_channels": 16,
-    "fc_channels": 32,
-    "mask_convs": 1,
-    "anchor_scale": 4,
-    "proposals": 20,
-    "rpn_samples": 16,
-    "roi_samples": 16,
-    "detections": 10,
-}
+RECIPE = SHORT | {"batch": 4, "warmup_iterations": 2, "workers": 0}
 # Signals reach the processes as on GPUs.
 LAUNCH = """
 import os, sys

@@ -19,25 +19,9 @@ import torch
 pytest.importorskip("mmdet", reason="mmdet is in .venvs/detection only; test_in_venv.py runs these tests there")
 
 from slimclr.cli import main
+from tests.helpers.kill_group import kill_group
+from tests.helpers.small_detection import SHORT
 
-RECIPE = {
-    "epochs": 6,
-    "milestones": [4],
-    "batch": 2,
-    "lr": 0.01,
-    "warmup_iterations": 5,
-    "image_scale": [64, 64],
-    "workers": 1,
-    "checkpoint_minutes": 1e-5,
-    "fpn_channels": 16,
-    "fc_channels": 32,
-    "mask_convs": 1,
-    "anchor_scale": 4,
-    "proposals": 20,
-    "rpn_samples": 16,
-    "roi_samples": 16,
-    "detections": 10,
-}
 STEPS = 24
 
 
@@ -47,7 +31,7 @@ class Transfer:
     def __init__(self, weights: Path, coco: Path):
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(["slimclr.stages.transfer"])
-        self.inputs = ["--weights", str(weights), "--coco", str(coco), "--recipe", json.dumps(RECIPE)]
+        self.inputs = ["--weights", str(weights), "--coco", str(coco), "--recipe", json.dumps(SHORT)]
 
     def start(self, folder: Path) -> BaseProcess:
         folder.mkdir(exist_ok=True)
@@ -138,7 +122,7 @@ def test_killed_at_five_random_moments(transfer: Transfer, whole: tuple[Path, fl
         process = transfer.start(folder)
         process.join(generator.uniform(0, 0.8) * seconds)
         if process.exitcode is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            kill_group(process)
         process.join()
     assert transfer.run(folder) == 0, log(folder)
     assert_equal(undisturbed, folder)

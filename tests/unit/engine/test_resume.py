@@ -18,6 +18,7 @@ from slimclr.engine.resume import checkpoint_to_resume, load_weights, read_check
 from slimclr.engine.run_folder import identity
 from slimclr.errors import UserError
 from slimclr.files import sha256
+from tests.helpers.kill_group import kill_group
 from tests.helpers.small_run import METHODS, trainer
 
 
@@ -275,7 +276,7 @@ def test_killed_at_twenty_random_moments(images, tmp_path):
             process.start()
             process.join(generator.uniform(0, 0.8) * seconds)
             if process.exitcode is None:
-                os.killpg(process.pid, signal.SIGKILL)
+                kill_group(process)
             process.join()
         last = context.Process(target=work, args=(images, folder))
         last.start()
