@@ -3,7 +3,7 @@
 This module does not import torch: the Snakefile asks at every start.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from slimclr.config import RELEASED, Checkpoint, fingerprint
@@ -35,6 +35,21 @@ def absent_checkpoints(work: Path, raw: Path, checkpoints: Mapping[str, Checkpoi
         if not fits:
             faults[run] = found
     return faults
+
+
+def begin_with_absent(begins: Mapping[str, str], absent: Collection[str]) -> dict[str, str]:
+    """Runs that cannot be trained because they begin with an absent run, or with one that does: what each begins with.
+
+    Args:
+        begins: The run that a run begins with.
+        absent: Absent runs.
+    """
+    left_out: dict[str, str] = {}
+    while further := {
+        run: other for run, other in begins.items() if run not in left_out and (other in absent or other in left_out)
+    }:
+        left_out |= further
+    return left_out
 
 
 def tell(raw: Path, checkpoint: Checkpoint, fault: str) -> str:

@@ -19,12 +19,16 @@ from types import FrameType
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from slimclr.engine.follow import PARENT
 from slimclr.engine.preemption import EXIT_FOLDER, SIGNALS
 from slimclr.errors import UserError
 from slimclr.machine import gpu_names, take_gpus
 from slimclr.workers import end_with_parent
+
+# How long an interrupted launcher waits for torchrun to have been interrupted, too.
+_INTERRUPTED_SECONDS = 5
 
 _RENDEZVOUS = "SLIMCLR_RENDEZVOUS"
 # Below the ports that the kernel itself chooses from.
@@ -175,7 +179,12 @@ def _run(command: Sequence[str], environment: dict[str, str] | os._Environ[str],
                             child.wait(0.2)
                         if received:
                             _forward_signal(received[-1], folder, told)
-                except KeyboardInterrupt:  # which torchrun got, too: it ends its workers
+                except KeyboardInterrupt:
+                    # From a terminal torchrun got it, too, and ends its workers; `kill -INT` of this process did not.
+                    with suppress(subprocess.TimeoutExpired):
+                        child.wait(_INTERRUPTED_SECONDS)
+                    if child.poll() is None:
+                        child.send_signal(signal.SIGINT)
                     child.wait()
                     raise
         finally:
@@ -258,3 +267,10 @@ def barrier(process: Process) -> None:
     """Wait for the other processes."""
     if process.world_size > 1:
         dist.barrier()
+
+
+def broadcast_buffers(module: nn.Module, process: Process) -> None:
+    """Give all processes the first one's running statistics, which weights files and checkpoints hold."""
+    if process.world_size > 1:
+        for buffer in module.buffers():
+            dist.broadcast(buffer, 0)

@@ -77,8 +77,9 @@ def begin_with_state(method: Method, optimizer: torch.optim.Optimizer, path: Pat
     if _HEADER not in metadata:
         raise UserError(f"{path}: not a training's state; init_take: state takes the {STATE} that keep_state wrote")
     state = {name.removeprefix(_METHOD): tensor for name, tensor in tensors.items() if name.startswith(_METHOD)}
-    buffers = {name.removeprefix(_OPTIMIZER): tensor for name, tensor in tensors.items() if name not in state}
-    buffers = {name: tensor for name, tensor in buffers.items() if not name.startswith(_METHOD)}
+    # What has neither prefix keeps its name, and so has no place.
+    others = {name: tensor for name, tensor in tensors.items() if not name.startswith(_METHOD)}
+    buffers = {name.removeprefix(_OPTIMIZER): tensor for name, tensor in others.items()}
     parameters = dict(method.trainable().named_parameters())
     of_buffers = {name: parameters[owner] for name in buffers if (owner := name.rpartition(".")[0]) in parameters}
     faults = _differences(state, method.state_dict()) + _differences(buffers, of_buffers)

@@ -10,7 +10,14 @@ from slimclr.errors import UserError
 from slimclr.exporting.extract import extract
 from slimclr.exporting.plain import ResNet
 from slimclr.exporting.plain import load as load_plain
-from slimclr.exporting.source import HeadKind, Preprocessing, open_source, read_head, read_object
+from slimclr.exporting.source import (
+    HeadKind,
+    Preprocessing,
+    check_classified,
+    open_source,
+    read_head,
+    read_object,
+)
 
 CONFIG = "config.json"
 
@@ -60,7 +67,9 @@ def open_networks(
     opened = open_source(source, results=results)
     found = read_head(opened, head, file=classifier)
     layers, classes = (None, ()) if found is None else (found.head, found.classes)
-    wanted = sorted(set(opened.backbone.widths if widths is None else widths), reverse=True)
+    trained = opened.backbone.widths if found is None else found.widths
+    wanted = sorted(set(trained if widths is None else widths), reverse=True)
+    check_classified(opened, found, wanted)
     networks = {width: extract(opened.backbone, width, layers) for width in wanted}
     return Networks(networks, classes, (found and found.preprocessing) or opened.preprocessing)
 

@@ -44,7 +44,8 @@ def recalibrated(
             source = replace(source, backbone=with_further_widths(source.backbone, [width]))
         else:
             trained = OwnClassifier(source.backbone, found.head, len(found.classes))
-            further = with_widths(trained, (*source.backbone.widths, width))
+            trained.widths = found.widths
+            further = with_widths(trained, (*found.widths, width))
             assert isinstance(further.head, Head)
             source, found = replace(source, backbone=further.backbone), replace(found, head=further.head)
     except ValueError as error:

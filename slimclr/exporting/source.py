@@ -66,12 +66,14 @@ class Classifier:
     Attributes:
         head: Its layers.
         classes: Names of its outputs.
+        widths: Widths that it was trained at.
         preprocessing: How images were prepared for it, where that is known.
         sha256: Of its file, where it has one of its own.
     """
 
     head: Head
     classes: tuple[str, ...]
+    widths: tuple[float, ...]
     preprocessing: Preprocessing | None = None
     sha256: str | None = None
 
@@ -161,14 +163,14 @@ def read_head(source: Source, kind: HeadKind, *, file: Path | None = None) -> Cl
     if kind == "none":
         return None
     if kind == "own":
-        own = OwnClassifier.from_tensors(source.backbone, source.tensors)
+        own = OwnClassifier.from_tensors(source.backbone, source.tensors, source.header)
         if own is None:
             raise UserError(
                 f"{source.weights}: holds no classifier, which --head own asks for; give --head probe after the probe "
                 "stage, or --head none for features"
             )
         assert isinstance(own.head, Head)
-        return Classifier(own.head, _own_classes(source.header, own.classes))
+        return Classifier(own.head, _own_classes(source.header, own.classes), own.widths)
     path = file or source.beside("probe", NAME)
     if not path.is_file():
         raise UserError(
@@ -186,7 +188,22 @@ def read_head(source: Source, kind: HeadKind, *, file: Path | None = None) -> Cl
             f"{path}: has widths {list(widths)}, {source.weights} {list(source.backbone.widths)}; probe again"
         )
     view = Preprocessing.of(trained.views, resize=trained.resize, image_size=trained.image_size)
-    return Classifier(head, trained.classes, view, sha256(path))
+    return Classifier(head, trained.classes, widths, view, sha256(path))
+
+
+def check_classified(source: Source, found: Classifier | None, widths: Sequence[float]) -> None:
+    """Refuse widths of a network that its classifier was not trained at.
+
+    Raises:
+        UserError: It names the others.
+    """
+    trained = source.backbone.widths if found is None else found.widths
+    for width in widths:
+        if width in source.backbone.widths and width not in trained:
+            raise UserError(
+                f"width {width}: the classifier in {source.weights} was trained at {', '.join(map(str, trained))}; "
+                "name one of them, or give --head none for features"
+            )
 
 
 def _own_classes(header: dict[str, Any], count: int) -> tuple[str, ...]:

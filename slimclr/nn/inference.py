@@ -96,8 +96,6 @@ class FrozenBackbone:
             else partial(self._run, network)
             for width, network in self._networks.items()
         }
-        if compiled:
-            self._stages = {width: torch.compile(run, dynamic=False) for width, run in self._stages.items()}
 
     def __call__(self, images: Tensor, widths: Sequence[float] | None = None) -> dict[float, Tensor]:
         """Pooled features by width.

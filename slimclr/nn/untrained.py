@@ -14,8 +14,15 @@ from slimclr.nn.resnet import SlimmableResNet, build_backbone
 
 
 def next_wider(width: float, trained: Sequence[float]) -> float:
-    """The narrowest trained width that is not below `width`; 1.0 is always there."""
-    return min(other for other in trained if other >= width)
+    """The narrowest trained width that is not below `width`.
+
+    Raises:
+        ValueError: None is as wide.
+    """
+    wider = [other for other in trained if other >= width]
+    if not wider:
+        raise ValueError(f"no trained width is as wide as {width}")
+    return min(wider)
 
 
 def with_further_widths(backbone: SlimmableResNet, widths: Sequence[float]) -> SlimmableResNet:

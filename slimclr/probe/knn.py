@@ -12,7 +12,7 @@ from slimclr.config import KNN
 from slimclr.data.loading.base import Loader
 from slimclr.data.loading.loaders import validation_loader
 from slimclr.data.stores.base import Images
-from slimclr.engine.distributed import Process
+from slimclr.engine.distributed import Process, broadcast_buffers
 from slimclr.errors import UserError
 from slimclr.nn import SlimmableResNet
 from slimclr.probe.neighbours import knn_predict
@@ -91,10 +91,7 @@ class KNNMonitor:
     def __call__(self) -> dict[str, Any]:
         """`{"knn": {width: percent right}}`, and `knn_val` likewise where there are validation images."""
         was_training = self.backbone.training
-        if self.process.world_size > 1:
-            # Weights files and checkpoints hold the first process's statistics.
-            for buffer in self.backbone.buffers():
-                dist.broadcast(buffer, 0)
+        broadcast_buffers(self.backbone, self.process)
         self.backbone.eval()
         bank, labels = self._features(0)
         values = {

@@ -1,6 +1,7 @@
 """Linear probes of all widths in one pass (SlimCLR, section 4.1)."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -66,8 +67,16 @@ class OwnClassifier(Encoder):
         self.widths, self.classes = backbone.widths, classes
 
     @classmethod
-    def from_tensors(cls, backbone: SlimmableResNet, tensors: Mapping[str, Tensor]) -> "OwnClassifier | None":
-        """Build it from the tensors of a weights file, `head.*`; None where they hold no classifier."""
+    def from_tensors(
+        cls, backbone: SlimmableResNet, tensors: Mapping[str, Tensor], header: Mapping[str, Any]
+    ) -> "OwnClassifier | None":
+        """Build it from the tensors of a weights file, `head.*`; None where they hold no classifier.
+
+        Args:
+            backbone: Its network.
+            tensors: Of the weights file.
+            header: Of the weights file: a fine-tuned one may have trained some of the widths alone.
+        """
         state = {name.removeprefix("head."): tensor for name, tensor in tensors.items() if name.startswith("head.")}
         switchable = f"linears.{width_key(1.0)}.weight"
         if switchable not in state and state.keys() != {"weight", "bias"}:
@@ -77,7 +86,9 @@ class OwnClassifier(Encoder):
             backbone.out_features, classes, backbone.widths, switchable=switchable in state, overlap=backbone.overlap
         )
         head.load_state_dict(state)
-        return cls(backbone, head, classes)
+        own = cls(backbone, head, classes)
+        own.widths = tuple(header.get("finetuned_widths", backbone.widths))
+        return own
 
     def logits(self, images: Tensor, width: float) -> Tensor:
         """(n, 3, h, w) to (n, classes)."""

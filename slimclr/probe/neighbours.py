@@ -52,7 +52,9 @@ def _first_largest(values: Tensor, count: int) -> Block:
 
 
 def votes(cosines: Tensor, labels: Tensor, *, classes: int, neighbours: int, temperature: float) -> Tensor:
-    """Votes of the nearest features for every class, each weighted by exp(cosine / temperature).
+    """Votes of the nearest features for every class, each weighted by exp((cosine - greatest) / temperature).
+
+    The greatest cosine of a row changes no order, and keeps small temperatures from overflowing.
 
     Args:
         cosines: Cosines of the nearest features, descending (n, k).
@@ -64,7 +66,8 @@ def votes(cosines: Tensor, labels: Tensor, *, classes: int, neighbours: int, tem
     Returns:
         Sums of weights (n, classes), float64.
     """
-    weights = (cosines[:, :neighbours].double() / temperature).exp()
+    near = cosines[:, :neighbours].double()
+    weights = ((near - near[:, :1]) / temperature).exp()
     sums = torch.zeros(len(cosines), classes, dtype=torch.float64, device=cosines.device)
     return sums.scatter_add_(1, labels[:, :neighbours], weights)
 

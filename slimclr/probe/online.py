@@ -51,7 +51,11 @@ class OnlineProbe:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a `state_dict`."""
         self.head.load_state_dict(state["head"])
+        rates = [group["lr"] for group in self._optimizer.param_groups]
         self._optimizer.load_state_dict(state["optimizer"])
+        # The recipe's, which may have changed.
+        for group, lr in zip(self._optimizer.param_groups, rates, strict=True):
+            group["lr"] = lr
 
     def _keep(self, backbone: nn.Module, arguments: tuple[Any, ...], features: Tensor) -> None:
         """Keep the features of a width; of several views the last one's."""

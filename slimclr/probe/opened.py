@@ -74,7 +74,7 @@ def open_classifier(weights: Path, kept: Path | None = None) -> Opened:
     backbone, header = load_backbone(weights)
     digest, run = sha256(weights), str(header.get("run", ""))
     if kept is None:
-        own = OwnClassifier.from_tensors(backbone, read_weights(weights)[0])
+        own = OwnClassifier.from_tensors(backbone, *read_weights(weights))
         if own is None:
             raise UserError(
                 f"{weights}: holds no classifier (method {header.get('method', 'unknown')}); give its probe's with "
@@ -114,8 +114,11 @@ def with_widths(trained: OwnClassifier, widths: Sequence[float]) -> OwnClassifie
         widths: What is wanted, from the widest down; those that were trained stay as they are.
 
     Raises:
-        ValueError: A width does not give whole channels, or sub-networks of this network share no channels.
+        ValueError: A width does not give whole channels, sub-networks of this network share no channels, or it is a
+            width of the network that the classifier was not fine-tuned at.
     """
+    if lacking := [width for width in widths if width in trained.backbone.widths and width not in trained.widths]:
+        raise ValueError(f"the network has width {lacking[0]}, but the classifier was not trained at it")
     further = [width for width in widths if width not in trained.widths]
     if not further:
         trained.widths = tuple(widths)
@@ -123,7 +126,9 @@ def with_widths(trained: OwnClassifier, widths: Sequence[float]) -> OwnClassifie
     backbone = with_further_widths(trained.backbone, further)
     own = trained.head.state_dict()
     switchable = isinstance(trained.head, SwitchableLinear)
-    head = classifier(backbone.out_features, trained.classes, (*trained.widths, *further), switchable=switchable)
+    # A fine-tuned classifier also has layers of widths that it was not trained at.
+    layers = [width for width in trained.backbone.widths if not switchable or f"linears.{width_key(width)}.bias" in own]
+    head = classifier(backbone.out_features, trained.classes, (*layers, *further), switchable=switchable)
     for width in further if switchable else ():
         wider, new = (f"linears.{width_key(of)}" for of in (next_wider(width, trained.widths), width))
         own[f"{new}.weight"] = own[f"{wider}.weight"][:, : _features(head, width)]

@@ -116,7 +116,7 @@ class QuickProbes:
             for row, (k, t) in enumerate(settings):
                 for some in torch.arange(len(targets), device=self.process.device).split(1024):
                     sums = votes(cosines[some], found[some], classes=self.classes, neighbours=k, temperature=t)
-                    voted = sums.gather(1, targets[some, None])[:, 0] > 0
+                    voted = (found[some, :k] == targets[some, None]).any(dim=1)
                     hits[row] += _hits(torch.where(voted, ranks(sums, targets[some]), self.classes + 5))
         percent = self._percent(hits).tolist()
         return {
@@ -228,9 +228,14 @@ def _hits(found: Tensor) -> Tensor:
     return torch.stack([(found < 1).sum(), (found < 5).sum()]).double()
 
 
+def held_out_count(images: int, share: float) -> int:
+    """How many images are held out to choose ridge's penalty."""
+    return min(max(1, round(share * images)), images - 1)
+
+
 def _drawn(images: int, share: float, seed: int) -> Tensor:
     """Which images are held out: at least one, and not all."""
-    count = min(max(1, round(share * images)), images - 1)
+    count = held_out_count(images, share)
     chosen = torch.zeros(images, dtype=torch.bool)
     order = np.random.default_rng(derived_seed("held out", seed)).permutation(images)
     chosen[torch.from_numpy(order[:count])] = True

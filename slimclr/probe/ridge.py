@@ -105,7 +105,8 @@ def check_enough(images: int, classes: int) -> None:
     """
     if images < classes:
         raise UserError(
-            f"ridge: {images} training images for {classes} classes; give it at least as many images as classes"
+            f"ridge: {images} training images, without those of held_out, for {classes} classes; give it at least as "
+            "many images as classes"
         )
 
 

@@ -3,11 +3,10 @@
 from typing import Any
 
 import numpy as np
-import torch.distributed as dist
 from torch import nn
 
 from slimclr.data.loading.base import Loader
-from slimclr.engine.distributed import Process
+from slimclr.engine.distributed import Process, broadcast_buffers
 from slimclr.errors import UserError
 from slimclr.probe.evaluation import Classifier, evaluate
 from slimclr.seeds import derived_seed
@@ -52,9 +51,7 @@ class ValidationMonitor:
     def __call__(self) -> dict[str, Any]:
         """`{"val": {width: {"top1": percent, "top5": percent}}}`."""
         modes = [(module, module.training) for module in self.network.modules()]
-        if self.process.world_size > 1:
-            for buffer in self.network.buffers():
-                dist.broadcast(buffer, 0)
+        broadcast_buffers(self.network, self.process)
         accuracies = evaluate(self.classifier, self.loader, self.process.device)
         for module, training in modes:
             module.training = training

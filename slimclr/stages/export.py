@@ -13,7 +13,7 @@ from slimclr.exporting.card import model_card, read_accuracy
 from slimclr.exporting.comparison import some_images
 from slimclr.exporting.networks import CONFIG, is_exported
 from slimclr.exporting.recalibrated import recalibrated
-from slimclr.exporting.source import HeadKind, open_source, read_head
+from slimclr.exporting.source import HeadKind, check_classified, open_source, read_head
 from slimclr.exporting.writer import FORMATS, Examples, Taken, Written, size_of, write_format
 from slimclr.files import sha256, write_json, write_text
 from slimclr.provenance import provenance
@@ -41,9 +41,7 @@ def export(
     licence: str = "unknown",
     force: bool = False,
 ) -> None:
-    """Write one width as a folder that can be published, and print what it holds.
-
-    model.safetensors, config.json and resnet.py are always written. All outputs are compared with the slimmable ones.
+    """Write one width as a folder to publish: model.safetensors, config.json, resnet.py, and what is asked for.
 
     Args:
         weights_or_run: As for `slimclr.load`.
@@ -52,7 +50,7 @@ def export(
         head: "none": features; "own": the classifier in the weights file; "probe": the linear probe's.
         formats: Some of torchvision, timm, onnx, int8, pt2, mmdet.
         fold: Fold batch norm into the convolutions.
-        recalibrate: Training images that give a width its batch norms which was never trained.
+        recalibrate: Training images for the batch norms of an untrained width.
         results: Folder with pretrain/ and probe/.
         classifier: The probe's classifier.safetensors, where it is not in `results`.
         data: Photos to compare on and to calibrate int8; None: generated ones.
@@ -71,6 +69,7 @@ def export(
     classifier, recalibrate, data, val, metrics = map(_path, (classifier, recalibrate, data, val, metrics))
     source = open_source(weights_or_run, results=Path(results))
     found = read_head(source, head, file=classifier)
+    check_classified(source, found, [float(width)])
     source, found, measured = recalibrated(source, found, float(width), recalibrate)
     taken = Taken(source, found, float(width), fold=fold, recalibrated_on=measured)
     accuracy = read_accuracy(source, metrics) if card else None

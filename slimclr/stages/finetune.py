@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from slimclr import results
 from slimclr.build.loader import build_training_loader, build_validation_loader
@@ -20,10 +19,11 @@ from slimclr.data.stores import open_images
 from slimclr.data.stores.base import Images
 from slimclr.data.stores.digest import images_digest
 from slimclr.data.stores.subset import Subset, drawn_share, list_text, named_images
-from slimclr.engine.distributed import Process, process_group
+from slimclr.engine.distributed import Process, broadcast_buffers, process_group
 from slimclr.engine.records import copy_records
 from slimclr.engine.run_folder import finish, folder_of, identity, open_folder
 from slimclr.errors import UserError
+from slimclr.external_weights import refuse_to_replace
 from slimclr.files import atomic_path, sha256, write_json, write_text
 from slimclr.methods import SubNetworkLoss
 from slimclr.methods.finetune import FineTuning
@@ -83,10 +83,11 @@ def finetune(
         gpus: GPUs to use; 0 is the CPU.
 
     Raises:
-        UserError: A width or a listed image that is not there, a batch that does not fit.
+        UserError: A width or image is not there, a batch does not fit, or `out` holds weights of another stage.
         Preempted: SIGTERM or SIGUSR1 asked to stop; run it again.
     """
     started = time.time()
+    refuse_to_replace(out, made_by="finetune")
     backbone, _ = load_backbone(weights)
     widths = _widths(recipe, backbone, weights)
     digest = sha256(weights)
@@ -117,10 +118,7 @@ def finetune(
 
 
 def _evaluate(recipe: FineTune, method: FineTuning, images: Images, process: Process) -> dict[float, dict[str, float]]:
-    if process.world_size > 1:
-        # The weights file holds the first process's statistics.
-        for buffer in method.buffers():
-            dist.broadcast(buffer, 0)
+    broadcast_buffers(method, process)
     return evaluate(method, build_validation_loader(recipe, images, process=process), process.device)
 
 

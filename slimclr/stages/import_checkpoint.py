@@ -26,6 +26,9 @@ from slimclr.probe import OwnClassifier, evaluate
 
 RESIZE, IMAGE_SIZE, BATCH = 256, 224, 32
 _CIFAR_SIZE = 32
+# What the header of this project's own weights says of their origin, and of classes and images.
+_SOURCE = ("source", "source_sha256")
+_TOLD = ("classes", "image_size", "views", "finetuned_widths")
 
 
 def import_checkpoint(
@@ -67,7 +70,7 @@ def import_checkpoint(
         refuse_to_replace(folder, made_by="import")
     found = digests(file)
     print(f"hash     {_compare_hash(file, found, recipe, refuse=hash_check)}")
-    checkpoint, source = _read(file, recipe)
+    checkpoint, source, told = _read(file, recipe)
     ignored = ", ".join(f"{count} of {kind}" for kind, count in checkpoint.ignored.items())
     print(f"method   {checkpoint.method}")
     print(f"network  {checkpoint.arch}, widths {', '.join(map(str, checkpoint.shape['widths']))}")
@@ -82,31 +85,31 @@ def import_checkpoint(
     if not alone:
         # Until the end nothing may pass for the description of these weights.
         (folder / "metrics.json").unlink(missing_ok=True)
-    save_weights(weights, checkpoint.tensors, header | checkpoint.shape | source)
+    save_weights(weights, checkpoint.tensors, header | told | checkpoint.shape | source)
     if not alone:
-        _describe(folder, checkpoint, name, recipe, source, started)
+        _describe(folder, checkpoint, name, recipe, source, started, image_size=told.get("image_size"))
     print(f"written  {out}, run {name}")
 
 
-def _read(file: Path, recipe: Settings | None) -> tuple[Checkpoint, dict[str, Any]]:
-    """The checkpoint, and where it came from as far as an earlier import of it tells."""
-    checkpoint, source = _read_any(file)
+def _read(file: Path, recipe: Settings | None) -> tuple[Checkpoint, dict[str, Any], dict[str, Any]]:
+    """The checkpoint, where it came from as far as an earlier import of it tells, and what our own weights say else."""
+    checkpoint, source, told = _read_any(file)
     if recipe and recipe.method not in (None, checkpoint.method):
         raise UserError(
             f"{file}: holds a network of method {checkpoint.method}, but its recipe says checkpoint.method "
             f"{recipe.method}; name the file that was meant, or correct the recipe"
         )
-    return checkpoint, source
+    return checkpoint, source, told
 
 
-def _read_any(file: Path) -> tuple[Checkpoint, dict[str, Any]]:
+def _read_any(file: Path) -> tuple[Checkpoint, dict[str, Any], dict[str, Any]]:
     if file.suffix == ".safetensors" and (header := read_header(file)):
         backbone, _ = load_backbone(file)
         tensors, _ = read_weights(file)
-        source: dict[str, Any] = {key: header[key] for key in ("source", "source_sha256") if key in header}
-        return Checkpoint(header.get("method", ""), backbone.arch, backbone.shape, tensors, {}), source
+        source, told = ({key: header[key] for key in keys if key in header} for keys in (_SOURCE, _TOLD))
+        return Checkpoint(header.get("method", ""), backbone.arch, backbone.shape, tensors, {}), source, told
     try:
-        return read_state(load_state(file)), {}
+        return read_state(load_state(file)), {}, {}
     except UserError:
         raise
     except ValueError as error:
@@ -115,12 +118,19 @@ def _read_any(file: Path) -> tuple[Checkpoint, dict[str, Any]]:
 
 
 def _describe(
-    folder: Path, checkpoint: Checkpoint, run: str, recipe: Settings | None, source: dict[str, Any], started: float
+    folder: Path,
+    checkpoint: Checkpoint,
+    run: str,
+    recipe: Settings | None,
+    source: dict[str, Any],
+    started: float,
+    *,
+    image_size: int | None,
 ) -> None:
     """Write what pre-training writes beside its weights, as far as a checkpoint tells."""
     with torch.device("meta"):
         backbone = build_backbone(**checkpoint.shape)
-    size = _CIFAR_SIZE if backbone.depth in CIFAR_BLOCKS else IMAGE_SIZE
+    size = image_size or (_CIFAR_SIZE if backbone.depth in CIFAR_BLOCKS else IMAGE_SIZE)
     about = {"method": {"name": checkpoint.method}, "backbone": checkpoint.shape, "import": source}
     write_text(folder / "config.yaml", yaml.safe_dump(about, sort_keys=False))
     write_text(folder / "metrics.jsonl", "")
@@ -166,7 +176,7 @@ def _try_classifier(file: Path, checkpoint: Checkpoint, val: Path, photos: int) 
             if name.startswith(BACKBONE)
         }
     )
-    classifier = OwnClassifier.from_tensors(backbone, checkpoint.tensors)
+    classifier = OwnClassifier.from_tensors(backbone, checkpoint.tensors, {})
     if classifier is None:
         raise UserError(f"{file}: holds no classifier to try on {val}; leave --val out for a pre-training checkpoint")
     images = open_images(val)

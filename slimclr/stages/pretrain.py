@@ -186,7 +186,7 @@ def _digest(recipe: Pretrain, init: Path | None) -> dict[str, str]:
     if recipe.init is None or init is None:
         raise UserError("init in the recipe and --init, its file, go together; give both or none")
     if not init.is_file():
-        raise UserError(f"{init}: no such file to begin with; run the pretrain stage of that run first")
+        raise UserError(f"{init}: no such file to begin with; correct init, or run pretrain of that run first")
     return {"init": sha256(init)}
 
 

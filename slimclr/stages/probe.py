@@ -190,8 +190,7 @@ def _outcome(
 
 def _own_classifier(weights: Path, backbone: SlimmableResNet, classes: int, process: Process) -> OwnClassifier:
     """The classifier that a supervised run was trained with."""
-    tensors, _ = read_weights(weights)
-    classifier = OwnClassifier.from_tensors(backbone, tensors)
+    classifier = OwnClassifier.from_tensors(backbone, *read_weights(weights))
     if classifier is None or classifier.classes != classes:
         raise UserError(
             f"{weights}: holds no classifier of {classes} classes; a probe of 0 epochs needs a run with its own"

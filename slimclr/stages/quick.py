@@ -30,7 +30,7 @@ from slimclr.nn.placement import allow_tf32
 from slimclr.nn.weights import load_backbone
 from slimclr.probe.features import Features, difference, extract
 from slimclr.probe.logistic import check_sklearn
-from slimclr.probe.quick import Labelled, QuickProbes, Stop
+from slimclr.probe.quick import Labelled, QuickProbes, Stop, held_out_count
 from slimclr.probe.ridge import check_enough
 from slimclr.progress import Advance, progress
 
@@ -73,7 +73,8 @@ def quick(
     backbone, _ = load_backbone(weights)
     images = {"train": open_images(train), "val": open_images(val)}
     check_same_classes(train, images["train"].classes, val, images["val"].classes)
-    check_enough(len(images["train"]), len(images["train"].classes))
+    kept = len(images["train"]) - held_out_count(len(images["train"]), recipe.held_out)
+    check_enough(kept, len(images["train"].classes))
     if recipe.logistic:
         check_sklearn()
     digest = sha256(weights)

@@ -28,7 +28,8 @@ def report(
         results: Folder with pretrain/, probe/ and transfer/.
         references: The published figures.
         out: Folder of the report.
-        absent: What is wrong with checkpoints that were not imported, by the name of the run's folder.
+        absent: What is wrong with runs that are left out, by the folder's name: with checkpoints that were not
+            imported, and with runs that begin with them.
     """
     folders = {
         run: [folder for folder in seeded_runs(run, recipe) if folder not in absent] for run, recipe in recipes.items()

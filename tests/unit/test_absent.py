@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from slimclr.absent import MISSING, absent_checkpoints, tell
+from slimclr.absent import MISSING, absent_checkpoints, begin_with_absent, tell
 from slimclr.config import Checkpoint, fingerprint
 
 CONTENT = b"weights"
@@ -59,3 +59,9 @@ def test_a_file_that_was_imported_may_be_gone_and_one_of_another_recipe_may_not(
     assert absent_checkpoints(tmp_path, tmp_path / "raw", {"mine": Checkpoint(file=checkpoint.file)}) == {}
     other = checkpoint.model_copy(update={"method": "probe"})
     assert absent_checkpoints(tmp_path, tmp_path / "raw", {"mine": other}) == {"mine": MISSING}
+
+
+def test_what_begins_with_an_absent_run_is_left_out_with_it():
+    begins = {"b": "a", "c": "b", "d": "other", "e": "d"}
+    assert begin_with_absent(begins, ["a"]) == {"b": "a", "c": "b"}
+    assert begin_with_absent(begins, []) == {}

@@ -115,7 +115,7 @@ class Pipeline:
         assert "Nothing to be done" in done.stdout or "Job stats:" in done.stdout
         jobs = []
         for line in done.stdout.splitlines():
-            if line.startswith(("rule ", "localrule ")):
+            if line.startswith(("rule ", "localrule ", "checkpoint ")):
                 jobs.append(line.split()[1].rstrip(":"))
             elif line.strip().startswith("wildcards: run="):
                 jobs[-1] += " " + line.split("run=")[1]

@@ -36,7 +36,7 @@ TRAINED = {
 BY_HAND = "simclr_slim"
 CLASSES = 4
 QUICK = {"neighbours": [2], "temperatures": [0.1], "penalties": [0.1], "held_out": 0.25}
-PAGE = "https://example.org/releases/1.0"
+PAGE = "https://example.org/{releases}/1.0"
 
 
 def released(pipeline, run, head, prefix):
@@ -72,7 +72,9 @@ def taken_over(tmp_path_factory):
     folder = pipeline.folder / "work/results/pretrain" / BY_HAND
     assert main(["import", str(file), "--out", str(folder)]) == 0
     pipeline.write_recipe(BY_HAND, TRAINED)
-    pipeline.config["runs"] = [*KINDS, "gone", "damaged"]
+    follower = {"pretrain": TRAINED["pretrain"] | {"init": "gone"}, "probe": PROBE}
+    pipeline.write_recipe("follower", follower)
+    pipeline.config["runs"] = [*KINDS, "gone", "damaged", "follower"]
     pipeline.before = contents(folder)
     return pipeline, pipeline.run("all")
 
@@ -92,6 +94,7 @@ def test_checkpoints_go_to_the_report_and_what_is_not_there_is_told(taken_over):
     (line,) = {line for line in done.stdout.splitlines() if line.startswith("error: ") and damaged in line}
     assert "fits none of its hashes (SHA-256 " in line
     assert f"download it again from {PAGE}" in line
+    assert "error: left out: follower: begins with gone, which is left out" in done.stdout
     tables = (pipeline.folder / "work/results/report/tables.md").read_text()
     section = tables.partition("## Released checkpoints")[2].partition("\n## ")[0]
     rows = [line.split(" | ") for line in section.splitlines() if line.startswith("| ")]
@@ -122,7 +125,7 @@ def test_nothing_replaces_imported_weights(taken_over):
     files[2].unlink()
     assert pipeline.planned() == jobs
     assert contents(pipeline.folder / "work/results/pretrain") == weights
-    # What is there at last is imported, and nothing else.
+    # What is there at last is imported, and what begins with it trained; nothing else.
     released(pipeline, "gone", "simclr_slim", "encoder_q.")
     added = sorted(set(pipeline.planned()) - set(jobs))
-    assert added == ["import_checkpoint gone", "probe gone"]
+    assert added == ["import_checkpoint gone", "pretrain follower", "probe follower", "probe gone"]

@@ -9,11 +9,10 @@ import sys
 from pathlib import Path
 
 from slimclr import places
-from slimclr.absent import absent_checkpoints, tell
+from slimclr.absent import absent_checkpoints, begin_with_absent, tell
 from slimclr.external_weights import external_runs, read_json
 from slimclr.config import (
     RELEASED,
-    Backbone,
     decisive,
     dump,
     load_config,
@@ -82,7 +81,19 @@ ABSENT = absent_checkpoints(
 ABSENT_LINES = dict.fromkeys(
     tell(RAW, IMPORTED[run], fault) for run, fault in ABSENT.items()
 )
-RUNS = [folder for folder in RUN_OF if folder not in ABSENT]
+LEFT_OUT = begin_with_absent(
+    {
+        folder: RECIPES[run].pretrain.init
+        for folder, run in RUN_OF.items()
+        if folder not in {*EXTERNAL, *IMPORTED} and RECIPES[run].pretrain.init
+    },
+    ABSENT,
+)
+LEFT_OUT = {
+    run: f"begins with {other}, which is left out" for run, other in LEFT_OUT.items()
+}
+ABSENT_LINES |= dict.fromkeys(f"{run}: {why}" for run, why in LEFT_OUT.items())
+RUNS = [folder for folder in RUN_OF if folder not in ABSENT | LEFT_OUT]
 QUICK_RUNS = [folder for folder in RUNS if RECIPES[RUN_OF[folder]].quick]
 KEEP_STATE = [
     folder
@@ -148,11 +159,12 @@ def recipe(wildcards):
 
 
 def widths_of(run):
-    """A run's widths; those of a checkpoint are known once it is imported, until then the paper's are taken."""
+    """A run's widths; those of a checkpoint are known once it is imported."""
     if RECIPES[RUN_OF[run]].pretrain:
         return RECIPES[RUN_OF[run]].pretrain.backbone.widths
-    imported = read_json(WORK / f"results/pretrain/{run}/metrics.json") or {}
-    return list(imported.get("widths", map(str, Backbone().widths)))
+    if run not in EXTERNAL:
+        checkpoints.import_checkpoint.get(run=run)
+    return list(read_json(WORK / f"results/pretrain/{run}/metrics.json")["widths"])
 
 
 def section(model):

@@ -1,8 +1,5 @@
 """Every width of the runs as a folder to publish, and how fast it is here: targets `export` and `latency`."""
 
-EXPORTED = [
-    f"<results>/export/{run}/{width}" for run in RUNS for width in widths_of(run)
-]
 LATENCY_RUNS = RUNS if CONFIG.latency.report else []
 
 
@@ -53,7 +50,11 @@ rule export_width:
 
 rule export:
     input:
-        EXPORTED,
+        lambda wildcards: [
+            str(WORK / f"results/export/{run}/{width}")
+            for run in RUNS
+            for width in widths_of(run)
+        ],
 
 
 rule measure_latency:

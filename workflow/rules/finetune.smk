@@ -21,8 +21,7 @@ rule finetune:
     benchmark:
         "<benchmarks>/finetune/{run}.tsv"
     wildcard_constraints:
-        # (?!) is never found.
-        run="|".join(map(re.escape, FINETUNE_RUNS)) or "(?!)",
+        run=one_of(FINETUNE_RUNS),
     container:
         image("train")
     threads: share_of_cores(finetune_gpus)

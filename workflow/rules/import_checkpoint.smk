@@ -1,7 +1,7 @@
 """A checkpoint of `paths.raw`/released/ in the place of a pre-training, for runs whose recipe names one."""
 
 
-rule import_checkpoint:
+checkpoint import_checkpoint:
     input:
         environment("train"),
         # Its hash says what it is, and its age nothing.
@@ -49,6 +49,7 @@ rule absent_checkpoints:
     container:
         image("train")
     params:
-        lines=list(ABSENT_LINES),
+        # A function: addresses may have braces, which a plain parameter would fill in.
+        lines=lambda wildcards: list(ABSENT_LINES),
     shell:
         "printf 'error: left out: %s\\n' {params.lines:q} 2>&1 | keep_log {log:q} >&2; exit 1"

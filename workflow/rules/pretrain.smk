@@ -43,7 +43,11 @@ rule pretrain:
         seed=lambda wildcards: SEED_OF[wildcards.run],
         paper=lambda wildcards: ["--paper"] if recipe(wildcards).paper else [],
         data=lambda wildcards, input: ["--data", input.data] if input.data else [],
-        init=lambda wildcards, input: (["--init", *input.init] if input.init else []),
+        init=lambda wildcards, input: (
+            ["--init", str(RAW / recipe(wildcards).pretrain.init)]
+            if recipe(wildcards).pretrain.init_is_file
+            else ["--init", *input.init] if input.init else []
+        ),
         out=lambda wildcards, output: os.path.dirname(output.weights),
         checkpoints=lambda wildcards: str(
             WORK / f"checkpoints/pretrain/{wildcards.run}"

@@ -7,7 +7,7 @@ REPORTED = json.dumps(
         "config": dump(CONFIG)
         | {"paths": {"raw": CONFIG.paths.raw, "work": CONFIG.paths.work}},
         "recipes": {run: dump(value) for run, value in RECIPES.items()},
-        "absent": ABSENT,
+        "absent": ABSENT | LEFT_OUT,
     },
     sort_keys=True,
 )

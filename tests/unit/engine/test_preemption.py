@@ -64,6 +64,7 @@ def test_a_command_stops_wherever_it_is(number):
 def test_a_library_that_does_not_return_is_not_waited_for():
     process = start(IN_A_LIBRARY)
     process.stdout.readline()
+    time.sleep(1)  # from the line to the lock
     process.send_signal(signal.SIGTERM)
     code, told = end_of(process)
     assert code == 75

@@ -4,6 +4,7 @@ import copy
 from contextlib import nullcontext
 
 import pytest
+import setuptools  # noqa: F401  # torch.compile needs it imported before distutils, which other tests may import
 import torch
 from torch._dynamo.utils import counters
 

@@ -163,7 +163,7 @@ def test_a_classifier_without_encoder_prefix(tmp_path, head, method):
     assert same_outputs(encoder, tmp_path / "w.safetensors")["method"] == method
     assert (
         OwnClassifier.from_tensors(
-            load_backbone(tmp_path / "w.safetensors")[0], read_weights(tmp_path / "w.safetensors")[0]
+            load_backbone(tmp_path / "w.safetensors")[0], *read_weights(tmp_path / "w.safetensors")
         ).classes
         == 12
     )
@@ -296,6 +296,19 @@ def test_weights_of_this_project_are_imported_where_they_lie_or_from_elsewhere(t
     assert external_runs(work, ["mine", "other"]) == ["mine", "other"]
     header = same_outputs(small[0], work / "results/pretrain/other/weights.safetensors")
     assert (header["run"], header["source"]) == ("other", "net.pth")
+
+
+def test_what_own_weights_say_of_classes_and_images_is_kept(tmp_path, small):
+    told = {"classes": ["n1", "n2"], "image_size": 64, "views": "slim"}
+    shape = {"depth": 14, "base_width": 8, "widths": [1.0, 0.5]}
+    torch.manual_seed(0)
+    backbone = build_backbone(14, 8, (1.0, 0.5))
+    tensors = {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
+    save_weights(tmp_path / "mine.safetensors", tensors, {"method": "supervised", "run": "mine"} | shape | told)
+    assert main(["import", str(tmp_path / "mine.safetensors"), "--out", str(tmp_path / "other")]) == 0
+    _, header = read_weights(tmp_path / "other/weights.safetensors")
+    assert {key: header[key] for key in told} == told
+    assert json.loads((tmp_path / "other/metrics.json").read_text())["image_size"] == 64
 
 
 def test_a_safetensors_file_in_the_references_naming_is_read(tmp_path, small):

@@ -19,12 +19,12 @@ def blocks(bank, labels, size):
 
 
 def oracle(query, bank, labels, *, classes, neighbours, temperature):
-    """Votes of one query, by sorting everything; of equally near images the first ones count."""
+    """Votes of one query relative to the nearest, by sorting everything; of equally near ones the first count."""
     cosines = (bank.double() @ query.double()).numpy().astype(np.float32)
     sums = np.zeros(classes)
     for near in np.argsort(-cosines, kind="stable")[:neighbours]:
         sums[labels[near]] += np.exp(float(cosines[near]) / temperature)
-    return sums
+    return sums / np.exp(float(cosines.max()) / temperature)
 
 
 @pytest.mark.parametrize("size", [90, 32, 7, 1])
@@ -64,3 +64,10 @@ def test_the_rank_counts_better_classes_and_equal_ones_before():
     scores = torch.tensor([[3.0, 1.0, 2.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
     for target, wanted in ((0, [0, 0]), (1, [2, 1]), (2, [1, 2]), (3, [3, 3])):
         assert ranks(scores, torch.tensor([target, target])).tolist() == wanted
+
+
+def test_a_small_temperature_leaves_the_nearest_image_alone():
+    cosines = torch.tensor([[0.9, 0.8, 0.8, 0.8]])
+    sums = votes(cosines, torch.tensor([[2, 1, 1, 1]]), classes=4, neighbours=4, temperature=1e-4)
+    assert sums.isfinite().all()
+    assert sums.argmax(dim=1).item() == 2

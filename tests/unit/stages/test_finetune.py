@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import threading
 
@@ -89,6 +90,29 @@ def test_one_width_and_its_classifier_can_be_evaluated(place, tmp_path, capsys):
     new, _ = read_weights(weights)
     assert torch.equal(new["backbone.bn1.norms.1_0.weight"], old["backbone.bn1.norms.1_0.weight"])
     assert not torch.equal(new["backbone.bn1.norms.0_5.weight"], old["backbone.bn1.norms.0_5.weight"])
+    capsys.readouterr()
+    assert (
+        main(["evaluate", "--weights", str(weights), "--data", str(place / "val"), "--out", str(tmp_path / "e.json")])
+        == 0
+    )
+    evaluated = json.loads((tmp_path / "e.json").read_text())["widths"]
+    assert list(evaluated) == ["0.5"]
+    assert evaluated["0.5"]["top1"] == metrics["widths"]["0.5"]["top1"]
+    capsys.readouterr()
+    photo = next((place / "val").rglob("*.*"))
+    assert main(["predict", str(weights), str(photo)]) == 0
+    assert {line.split(",")[1] for line in capsys.readouterr().out.splitlines()[1:]} == {"0.5"}
+    assert main(["predict", str(weights), str(photo), "--width", "1.0"]) == 2
+    assert "width 1.0: the classifier in" in capsys.readouterr().err
+
+
+def test_weights_of_another_stage_are_not_replaced(place, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    shutil.copy(place / "weights.safetensors", tmp_path / "out")
+    before = (tmp_path / "out/weights.safetensors").read_bytes()
+    assert tune(place, tmp_path, epochs=1) == 2
+    assert "so finetune does not replace it" in capsys.readouterr().err
+    assert (tmp_path / "out/weights.safetensors").read_bytes() == before
 
 
 def test_a_stopped_one_goes_on_exactly(place, tmp_path):

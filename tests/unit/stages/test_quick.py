@@ -193,5 +193,5 @@ def test_fewer_images_than_classes_are_refused(data, tmp_path, capsys):
     assert main(command(tmp_path, (train, data[1]))) == 2
     # One of them is held out to choose the penalty by.
     last = capsys.readouterr().err.splitlines()[-1]
-    assert "error: ridge: 2 training images for 3 classes; give it at least as many" in last
+    assert "error: ridge: 2 training images, without those of held_out, for 3 classes; give it at least as many" in last
     assert not (tmp_path / "metrics.json").exists()
