@@ -12,6 +12,10 @@ import torch
 
 from tests.helpers.memory_images import MemoryImages
 
+# Snakemake's plugin asks Slurm when it is imported, and waits for a controller that is down.
+if "SLIMCLR_TEST_SLURM" not in os.environ:
+    os.environ["SLURM_CONF"] = os.devnull
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():

@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
 # A real Slurm with two nodes (n1, n2; one CPU each) on this machine: cluster.sh start|stop FOLDER. Debian or Ubuntu, root.
+# Its commands are told by SLURM_CONF=FOLDER/slurm.conf; another Slurm's configuration stays as it is.
 set -euo pipefail
 action=$1 folder=$2
+export SLURM_CONF=$folder/slurm.conf
 
 start() {
   if ! command -v slurmctld munged >/dev/null; then
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq slurm-wlm munge >/dev/null
   fi
-  mkdir -p "$folder"/{state,n1,n2} /etc/slurm /run/munge
+  mkdir -p "$folder"/{state,n1,n2} /run/munge
   local memory
   memory=$(awk '/MemAvailable/ {print int($2 / 1024 / 2 * 0.9)}' /proc/meminfo)
-  cat >/etc/slurm/slurm.conf <<END
+  cat >"$SLURM_CONF" <<END
 ClusterName=test
 SlurmctldHost=$(hostname)(127.0.0.1)
 AuthType=auth/munge
