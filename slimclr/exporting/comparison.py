@@ -19,8 +19,9 @@ _BATCH = 16
 
 
 def difference(outputs: Tensor, expected: Tensor) -> float:
-    """The greatest difference between two networks' outputs, relative to the greatest output."""
-    return float((outputs - expected).abs().max() / expected.abs().max())
+    """The greatest difference between two networks' outputs, relative to the greatest output; 0 where all are equal."""
+    greatest = (outputs - expected).abs().max()
+    return float(greatest / expected.abs().max()) if greatest != 0 else 0.0
 
 
 def some_images(path: Path | None, preprocessing: Preprocessing, count: int) -> Tensor:

@@ -54,3 +54,10 @@ def test_a_resnet50_is_torchvisions_and_a_narrow_one_has_its_share():
 def test_a_width_that_was_not_trained_is_named():
     with pytest.raises(UserError, match=r"width 0\.3: these weights were trained at 1\.0, 0\.75, 0\.5, 0\.25; "):
         extract(network(size=32), 0.3)
+
+
+def test_outputs_of_zero_differ_by_nothing_and_what_is_no_number_differs():
+    zero = torch.zeros(2, 3)
+    assert difference(zero, zero) == 0
+    assert not difference(zero * float("nan"), zero) < 1e-5
+    assert not difference(torch.ones(2, 3), zero) < 1e-5
