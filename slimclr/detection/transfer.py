@@ -5,30 +5,21 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
-from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
 from mmengine.dist import broadcast
-from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 
 from slimclr.detection import backbone, detector, loop, order  # noqa: F401 - puts them into mmengine's registries
 from slimclr.detection.check import annotation_file, check_coco
 from slimclr.detection.detector import SlimmableMaskRCNN
+from slimclr.detection.evaluation import measure
 from slimclr.detection.kept import save_detector
 from slimclr.detection.recipe import build_config
 from slimclr.engine.distributed import Process
 from slimclr.engine.preemption import Preempted, stop_requests
 from slimclr.errors import UserError
 from slimclr.nn.weights import load_backbone
-from slimclr.workers import iterate
 
-# Name in metrics.json -> name in mmdet's CocoMetric.
-METRICS = {
-    f"{ours}_{name}": f"coco/{theirs}_{item}"
-    for ours, theirs in (("box", "bbox"), ("mask", "segm"))
-    for name, item in (("ap", "mAP"), ("ap50", "mAP_50"), ("ap75", "mAP_75"))
-}
 # Beside the checkpoints: COCO's photos were found whole.
 CHECKED = "coco_checked.json"
 
@@ -43,7 +34,7 @@ def run_transfer(
     process: Process,
     keep: Path,
     **recipe: Any,
-) -> dict[str, dict[str, float]] | None:
+) -> dict[str, dict[str, float | None]] | None:
     """Train Mask R-CNN on train2017 with every width of a backbone, then measure each width on val2017.
 
     Every process calls this. A run that stopped goes on from its newest whole checkpoint.
@@ -60,8 +51,7 @@ def run_transfer(
         recipe: The other arguments of `slimclr.detection.recipe.build_config` and `model_config`.
 
     Returns:
-        By width, for instance `{"1.0": {"box_ap": ..., ...}}`, average precision times 100; None on all processes but
-        the first.
+        What `slimclr.detection.evaluation.measure` gives; None on all processes but the first.
 
     Raises:
         UserError: Weights or parts of COCO are missing or unusable, there is nothing to learn from, the batch cannot
@@ -90,7 +80,7 @@ def run_transfer(
 
 def _train(
     config: Config, coco: Path, *, name: str, identity: dict[str, Any], keep: Path, shape: dict[str, Any]
-) -> dict[str, dict[str, float]] | None:
+) -> dict[str, dict[str, float | None]] | None:
     # A log line that a full disk has no room for is not worth a traceback: the next checkpoint says it in one line.
     logging.raiseExceptions = False
     runner = Runner.from_cfg(config)
@@ -110,49 +100,32 @@ def _bare(runner: Runner) -> SlimmableMaskRCNN:
     return getattr(runner.model, "module", runner.model)
 
 
-def evaluate(runner: Runner, *, annotations: Path) -> dict[str, dict[str, float]]:
-    """COCO's average precision of every width, in one pass over the images.
+def evaluate(runner: Runner, *, annotations: Path) -> dict[str, dict[str, float | None]]:
+    """COCO's average precision of every width after training, see `slimclr.detection.evaluation.measure`.
 
     Args:
         runner: Holds the trained detector and the configuration with `eval_dataloader`.
         annotations: The annotation file of these images.
-
-    Returns:
-        The values of `METRICS`, times 100, by width.
 
     Raises:
         Preempted: SIGTERM or SIGUSR1 asked to stop.
     """
     training, model = runner.train_loop, _bare(runner)
     loader = runner.build_dataloader(runner.cfg.eval_dataloader, seed=runner.seed)
-    evaluators = {}
-    for width in model.widths:
-        # Processes send their results to one another, also without a GPU; by "cpu" pickles in a folder are meant.
-        metric = CocoMetric(ann_file=str(annotations), metric=["bbox", "segm"], collect_device="gpu")
-        evaluators[width] = Evaluator(metric)
-        evaluators[width].dataset_meta = loader.dataset.metainfo
     # Batch norms' running statistics are each process's own; a checkpoint has the first one's.
     for buffer in model.buffers():
         broadcast(buffer)
-    model.eval()
-    with torch.no_grad(), stop_requests() as request:
+
+    def after_batch(done: int) -> None:
+        if training.asked_to_stop(last=done == len(loader)):
+            raise Preempted(
+                f"{training.name}: asked to stop ({training.request.signal or 'another process was'}) and stopped "
+                "while evaluating; run this stage again, the training is done"
+            )
+        if done % 500 == 0:
+            runner.logger.info(f"evaluated {done} of {len(loader)} batches at {len(model.widths)} widths")
+
+    with stop_requests() as request:
         request.signal = training.request.signal
         training.request = request
-        for step, batch in enumerate(iterate(loader)):
-            for width, evaluator in evaluators.items():
-                evaluator.process(data_samples=model.predict_step(batch, width), data_batch=batch)
-            if training.asked_to_stop(last=step + 1 == len(loader)):
-                raise Preempted(
-                    f"{training.name}: asked to stop ({training.request.signal or 'another process was'}) and stopped "
-                    "while evaluating; run this stage again, the training is done"
-                )
-            if (step + 1) % 500 == 0:
-                runner.logger.info(f"evaluated {step + 1} of {len(loader)} batches at {len(evaluators)} widths")
-    widths = {}
-    for width, evaluator in evaluators.items():
-        values = evaluator.evaluate(len(loader.dataset))
-        # Without a single detection mmdet leaves the names out; COCO's -1 means undefined. Both count as nothing found.
-        widths[str(width)] = {
-            ours: round(100 * max(values.get(theirs, 0.0), 0.0), 1) for ours, theirs in METRICS.items()
-        }
-    return widths
+        return measure(model, loader, annotations=annotations, after_batch=after_batch)

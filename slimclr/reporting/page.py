@@ -30,6 +30,8 @@ from slimclr.reporting.tables.cells import minute
 from slimclr.reporting.tables.checkpoints import Absent
 from slimclr.reporting.tables.table import Cell, Table
 
+_IN_LATEX = ("probe", "gain", "quick", "finetune", "transfer", "transfer_detail", "cost")
+
 
 @dataclass(frozen=True)
 class Heading:
@@ -141,7 +143,7 @@ def render_markdown(heading: Heading, tables: list[Table]) -> str:
 
 def render_latex(tables: list[Table]) -> str:
     """The tables of results as LaTeX; reasons, sources and provenance are too wide for a printed column."""
-    chosen = [table for table in tables if table.key in ("probe", "gain", "quick", "finetune", "transfer", "cost")]
+    chosen = [table for table in tables if table.key in _IN_LATEX]
     return "\n".join(["% Needs \\usepackage{booktabs}.", *(to_latex(table) for table in chosen)])
 
 

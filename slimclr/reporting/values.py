@@ -13,11 +13,8 @@ from slimclr.errors import printable
 _LARGEST = 3.4028235e38
 # Metric -> least and greatest value; every other one is any number of fp32.
 _INTERVALS = ("top1_low", "top1_high", "top5_low", "top5_high")
-_PERCENT = dict.fromkeys(
-    (*_INTERVALS, "top1", "top5", "accuracy", "box_ap", "box_ap50", "box_ap75", "mask_ap", "mask_ap50", "mask_ap75"),
-    (0.0, 100.0),
-)
-_OF_A_QUICK_PROBE = re.compile("(knn|ridge|logistic)_top[15]")
+_PERCENT = dict.fromkeys((*_INTERVALS, "top1", "top5", "accuracy"), (0.0, 100.0))
+_ALSO_PERCENT = re.compile("(knn|ridge|logistic)_top[15]|(box|mask)_ap")
 _LIMITS = {
     **_PERCENT,
     "params": (1.0, 1e15),
@@ -34,7 +31,7 @@ def check_figure(metric: str, value: Any, where: str = "") -> None:
         ValueError: Not a number, not finite, or beyond the metric's limits.
     """
     least, greatest = _LIMITS.get(metric, (-_LARGEST, _LARGEST))
-    if _OF_A_QUICK_PROBE.match(metric):
+    if _ALSO_PERCENT.match(metric):
         least, greatest = 0.0, 100.0
     if not is_number(value) or not least <= value <= greatest:
         raise ValueError(f"{where}{metric} must be a number from {least:g} to {greatest:g}, but it is {_short(value)}")

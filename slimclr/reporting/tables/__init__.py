@@ -18,7 +18,7 @@ from slimclr.reporting.tables.provenance import provenance_table
 from slimclr.reporting.tables.quick import quick_table
 from slimclr.reporting.tables.sources import sources_table
 from slimclr.reporting.tables.table import Table
-from slimclr.reporting.tables.transfer import transfer_table
+from slimclr.reporting.tables.transfer import transfer_detail_table, transfer_table
 
 
 def report_tables(
@@ -48,6 +48,7 @@ def report_tables(
         quick_table(summary, reasons),
         finetune_table(summary, reasons),
         transfer_table(summary, references, reasons),
+        transfer_detail_table(summary, reasons),
         cost_table(summary),
         sources_table(runs, references),
         provenance_table(records),

@@ -54,3 +54,29 @@ def transfer_table(summary: pd.DataFrame, references: References, reasons: Reaso
     ]
     notes = closing_notes(rows, footnotes, empty=NO_PUBLISHED_FIGURE)
     return Table("transfer", "Transfer to COCO", CAPTION, COLUMNS, rows, notes)
+
+
+DETAIL_CAPTION = (
+    "The same detectors: AP at an overlap (IoU) of 0.5 and 0.75 alone, and AP of objects of up to 32 x 32 pixels, of up "
+    "to 96 x 96 and of more."
+)
+_DETAILS = {"ap50": "AP50", "ap75": "AP75", "ap_small": "small", "ap_medium": "medium", "ap_large": "large"}
+DETAIL_COLUMNS = [
+    Column("Run", False),
+    Column("Width"),
+    *(Column(f"{kind} {title}") for kind in ("Box", "Mask") for title in _DETAILS.values()),
+]
+
+
+def transfer_detail_table(summary: pd.DataFrame, reasons: Reasons) -> Table:
+    """AP by overlap and by size of objects, for each run and width."""
+    rows = [
+        [
+            run_cell(run, reasons, "pretrain", "transfer"),
+            Cell(width),
+            *(measured(metrics, f"{kind}_{name}", 1) for kind in ("box", "mask") for name in _DETAILS),
+        ]
+        for run, width, metrics in by_width(summary, "transfer")
+    ]
+    notes = closing_notes(rows, Footnotes(), empty="there is no object of that size, or it was not measured")
+    return Table("transfer_detail", "Transfer by overlap and size", DETAIL_CAPTION, DETAIL_COLUMNS, rows, notes)

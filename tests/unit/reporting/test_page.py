@@ -85,6 +85,25 @@ def test_page_shows_every_run_and_width(results):
     ]
 
 
+def test_page_shows_ap_by_overlap_and_size(results):
+    path = results / "transfer/plain/metrics.json"
+    transfer = json.loads(path.read_text())
+    items = ("50", "75", "_small", "_medium", "_large")
+    figures = {
+        f"{kind}_ap{item}": first + i for kind, first in (("box", 20.0), ("mask", 10)) for i, item in enumerate(items)
+    }
+    transfer["widths"]["1.0"] |= figures | {"mask_ap_large": None}
+    path.write_text(json.dumps(transfer))
+    page = Page((write(results) / "index.html").read_text())
+    (detail,) = [table for table in page.tables if "Box small" in table[0]]
+    numbers = ["20.0", "21.0", "22.0", "23.0", "24.0", "10.0", "11.0", "12.0", "13.0", ""]
+    assert detail[1:] == [["plain", "1.0", *numbers]]
+    transfer["widths"]["1.0"]["mask_ap_small"] = 101
+    path.write_text(json.dumps(transfer))
+    with pytest.raises(UserError, match="mask_ap_small must be a number from 0 to 100"):
+        write(results)
+
+
 def test_page_says_what_is_not_comparable_and_escapes_it(results):
     text = (write(results) / "index.html").read_text()
     assert "one &lt;GPU&gt;" in text
