@@ -57,8 +57,8 @@ def transfer_table(summary: pd.DataFrame, references: References, reasons: Reaso
 
 
 DETAIL_CAPTION = (
-    "The same detectors: AP at an overlap (IoU) of 0.5 and 0.75 alone, and AP of objects of up to 32 x 32 pixels, of up "
-    "to 96 x 96 and of more."
+    "The same detectors: AP at an overlap (IoU) of 0.5 and 0.75 alone, and AP of objects of up to 32 x 32 pixels, of "
+    "up to 96 x 96 and of more."
 )
 _DETAILS = {"ap50": "AP50", "ap75": "AP75", "ap_small": "small", "ap_medium": "medium", "ap_large": "large"}
 DETAIL_COLUMNS = [
