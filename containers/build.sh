@@ -5,7 +5,6 @@
 #   BASE=PATH              root file system (a folder or a tar) to build from, instead of the registry's base
 #   SLIMCLR_ENGINE         docker, podman or buildah; else the first that works
 #   SLIMCLR_BUILD_OPTIONS  more options for the engine's build
-#   SLIMCLR_WHEELS         folder with a ready onedl_mmcv-*.whl (CPU only), used with BASE as envs/install.sh does
 set -euo pipefail
 cd "$(dirname "$0")/.."
 yaml=containers/images.yaml
@@ -46,16 +45,12 @@ import_base() {
   esac
 }
 
-# What an image may see: files of the work tree that git knows or would take, and a ready wheel.
+# What an image may see: files of the work tree that git knows or would take.
 stage_context() {
-  mkdir -p "$context/wheels"
+  mkdir -p "$context"
   git ls-files --cached --others --exclude-standard -z -- pyproject.toml README.md containers envs config slimclr |
     while IFS= read -r -d '' file; do [ -e "$file" ] && printf '%s\0' "$file"; done |
     tar --null --files-from - -c | tar -C "$context" -x
-  local wheels=${SLIMCLR_WHEELS:-}
-  if [ -n "${BASE:-}" ] && [ -n "$wheels" ] && compgen -G "$wheels/onedl_mmcv-*.whl" >/dev/null; then
-    cp "$wheels"/onedl_mmcv-*.whl "$context/wheels/"
-  fi
   # the same files give the same layers, whenever they were checked out
   find "$context" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 }

@@ -1,6 +1,6 @@
 # SlimCLR: Mask R-CNN on COCO with mmdet
 # `make images`; built from envs/detection.lock and nothing else.
-# mmcv's operators are compiled in the build stage: for the GPU where CUDA's image has its toolkit, else for the CPU.
+# mmcv's operators are compiled in the build stage where CUDA's image has its toolkit; else torchvision's serve.
 # A plain Python 3.11: CUDA's runtime comes with torch's wheels. Named in containers/images.yaml, too.
 ARG BASE=docker.io/library/python@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 ARG CUDA=docker.io/nvidia/cuda@sha256:bb3de902bc1b522231cffea98a4d25a16ddb9fc8685a958b48d83036f46fd0c2
@@ -15,8 +15,7 @@ FROM ${BASE} AS build
 RUN apt-get update \
  && apt-get install -y --no-install-recommends g++ python3-dev \
  && rm -rf /var/lib/apt/lists/*
-COPY containers/install.sh envs/detection.lock /build/
-COPY wheels /build/wheels
+COPY containers/install.sh envs/detection.lock slimclr/detection/operators.py /build/
 RUN --mount=type=bind,from=cuda,source=/,target=/cuda \
     sh /build/install.sh detection
 

@@ -2,6 +2,7 @@
 # envs/install.sh NAME [PREFIX]: install envs/NAME.lock into .venvs/NAME, checked against its hashes. Does nothing when
 # that lock is installed already, here and not where the repository lay before; refuses to replace PREFIX, an environment
 # in use. Both the Makefile and workflow/rules/environments.smk call it.
+# shellcheck disable=SC2016  # what is in single quotes is awk's
 set -euo pipefail
 name=${1:?usage: envs/install.sh NAME [PREFIX]}
 in_use=${2:-}
@@ -28,25 +29,19 @@ if [ -n "$in_use" ] && [ "$(readlink -f "$venv")" = "$(readlink -f "$in_use")" ]
   exit 1
 fi
 
-if [ "$name" = detection ]; then
-  # mmcv's operators are compiled for GPUs where there is one, unless FORCE_CUDA (1 or 0) says otherwise. Its build stops
-  # with a traceback without nvcc, which torch looks for in these places; the major version must be that of torch's CUDA.
-  [ -e /dev/nvidia0 ] && here=1 || here=0
-  export FORCE_CUDA=${FORCE_CUDA:-$here}
-  if [ "$FORCE_CUDA" = 1 ]; then
-    toolkit=${CUDA_HOME:-${CUDA_PATH:-}}
-    nvcc=$([ -n "$toolkit" ] && echo "$toolkit/bin/nvcc" || command -v nvcc || echo /usr/local/cuda/bin/nvcc)
-    case $("$nvcc" --version 2>/dev/null) in
-    *"release 13."*) ;;
-    *)
-      echo "envs/install.sh: mmcv's operators for GPUs need nvcc of CUDA 13, which $nvcc is not: load the CUDA 13 toolkit," \
-        "or run 'FORCE_CUDA=0 make .venvs/detection' for operators for the CPU only" >&2
-      exit 1
-      ;;
-    esac
-  else
-    export CUDA_VISIBLE_DEVICES=  # mmcv's build also asks torch for a GPU
-  fi
+if [ "$name" = detection ] && [ "${FORCE_CUDA:-0}" = 1 ]; then
+  # All of mmcv's own operators, for GPUs. Its build stops with a traceback without nvcc, which torch looks for in these
+  # places; the major version must be that of torch's CUDA.
+  toolkit=${CUDA_HOME:-${CUDA_PATH:-}}
+  nvcc=$([ -n "$toolkit" ] && echo "$toolkit/bin/nvcc" || command -v nvcc || echo /usr/local/cuda/bin/nvcc)
+  case $("$nvcc" --version 2>/dev/null) in
+  *"release 13."*) ;;
+  *)
+    echo "envs/install.sh: mmcv's operators for GPUs need nvcc of CUDA 13, which $nvcc is not: load the CUDA 13 toolkit," \
+      "or run 'make .venvs/detection' without FORCE_CUDA, which takes torchvision's operators" >&2
+    exit 1
+    ;;
+  esac
 fi
 
 if command -v uv >/dev/null; then
@@ -71,21 +66,26 @@ install=("$uv" pip install --quiet)
 
 case $name in
 detection)
-  # mmcv's ops are compiled against the installed torch, so torch and the build tools come first, as locked.
-  rows=$(awk '/^[a-z]/ {keep = ($1 !~ /^onedl-/)} keep' "$lock")
-  "${install[@]}" --require-hashes --no-deps -r /dev/stdin <<<"$rows"
-  # A ready wheel saves the 10 to 20 minutes of compiling mmcv; it has operators for the CPU only.
-  wheels=${SLIMCLR_WHEELS:-}
-  if [ "$FORCE_CUDA" != 1 ] && [ -n "$wheels" ] && compgen -G "$wheels/onedl_mmcv-*.whl" >/dev/null; then
-    "${install[@]}" --no-deps "$wheels"/onedl_mmcv-*.whl
+  rows() { # awk condition on a requirement's first line
+    awk "/^[a-z]/ {keep = ($1)} keep" "$lock"
+  }
+  # What is built from source is built with the build tools of the lock. uv's cache does not know whether torch was there:
+  # the setting, which setuptools ignores, keeps the two kinds of mmcv apart.
+  rows '$1 ~ /^(setuptools|wheel|ninja|packaging)==/' | "${install[@]}" --require-hashes --no-deps -r /dev/stdin
+  if [ "${FORCE_CUDA:-0}" = 1 ]; then
+    echo "envs/install.sh: compiling mmcv's ops (10 to 20 minutes on 2 cores, longer for GPUs)" >&2
+    rows '$1 !~ /^onedl-/' | "${install[@]}" --require-hashes --no-deps -r /dev/stdin
+    install+=(--config-settings-package onedl-mmcv:operators=gpu)
+    export CFLAGS="-O1 -g0" MAX_JOBS="${MAX_JOBS:-$(nproc)}"
   else
-    echo "envs/install.sh: compiling mmcv's ops (10 to 20 minutes on 2 cores)" >&2
+    # Before torch is there mmcv compiles nothing; torchvision's operators take the place of those that a detector needs.
+    install+=(--config-settings-package onedl-mmcv:operators=none)
+    rows '$1 ~ /^onedl-mmcv==/' | "${install[@]}" --require-hashes --no-deps --no-build-isolation -r /dev/stdin
+    rows '$1 !~ /^onedl-/' | "${install[@]}" --require-hashes --no-deps -r /dev/stdin
   fi
-  # uv's cache does not know the environment: without a setting of its own, which setuptools ignores, a build for GPUs
-  # would be an earlier one for the CPU.
-  [ "$FORCE_CUDA" != 1 ] || install+=(--config-settings-package onedl-mmcv:operators=gpu)
-  MMCV_WITH_OPS=1 CFLAGS="-O1 -g0" MAX_JOBS=${MAX_JOBS:-$(nproc)} "${install[@]}" --require-hashes \
-    --no-build-isolation-package onedl-mmcv --no-build-isolation-package onedl-mmdetection -r "$lock"
+  "${install[@]}" --require-hashes --no-build-isolation-package onedl-mmcv \
+    --no-build-isolation-package onedl-mmdetection -r "$lock"
+  [ "${FORCE_CUDA:-0}" = 1 ] || cp slimclr/detection/operators.py "$venv"/lib/python3.11/site-packages/mmcv/_ext.py
   ;;
 *)
   "${install[@]}" --require-hashes -r "$lock"

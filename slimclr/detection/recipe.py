@@ -240,6 +240,7 @@ def model_config(
     model["data_preprocessor"] |= {"mean": MEAN, "std": STD, "bgr_to_rgb": True}
     model["backbone"] = {"type": "SlimmableBackbone", "weights": str(weights)}
     model["neck"] |= {"in_channels": list(stage_channels), "out_channels": fpn_channels}
+    model["neck"]["conv_cfg"] = {"type": "FirstChannelsConv2d"}
     model["rpn_head"] |= {"in_channels": fpn_channels, "feat_channels": fpn_channels}
     model["rpn_head"]["anchor_generator"]["scales"] = [anchor_scale]
     roi = model["roi_head"]

@@ -68,7 +68,7 @@ WORKS = {
 
 
 def check_mmcv(python: str | None) -> Finding:
-    """Compiled operators of mmcv, forward and backward; on the GPU, too, where there is one."""
+    """Mmcv's operators, its own or torchvision's, forward and backward; on the GPU, too, where there is one."""
     if python is None:
         return warning("mmcv ops", ".venvs/detection is not installed", "make .venvs/detection")
     found, again = probe(python, MMCV), "rm -r .venvs/detection; make .venvs/detection"
@@ -76,7 +76,7 @@ def check_mmcv(python: str | None) -> Finding:
         return failure("mmcv ops", found, f"install it again: {again}")
     if found["broken"]:
         device, reason = next(iter(found["broken"].items()))
-        cure = f"built without this device's operators; with CUDA 13's nvcc: {again}"
+        cure = f"made without this device's operators; {again}"
         return failure("mmcv ops", f"mmcv {found['version']} on {device}: {reason}", cure)
     return ok("mmcv ops", f"mmcv {found['version']} on {' and '.join(found['devices'])}")
 

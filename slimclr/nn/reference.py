@@ -3,6 +3,7 @@
 Backbone: `conv1.weight`, `bn1.bn.<i>.*`, `features.<n>.conv{1,2,3}.weight`, `features.<n>.bn{1,2,3}.bn.<i>.*`,
 `features.<n>.shortcut.0.weight`, `features.<n>.shortcut.1.bn.<i>.*`; n counts blocks over all stages, i counts widths
 from the largest. A head is `fc.<m>`, where m counts its layers with the activations; a classifier is `fc` itself.
+A network of one width may have torchvision's names instead (`nn/torchvision_names.py`).
 """
 
 import math
@@ -19,6 +20,7 @@ from slimclr.arch import BLOCKS
 from slimclr.nn.heads import MLP, MoCoV3Projector, SimCLRHead, classifier
 from slimclr.nn.layers import width_key
 from slimclr.nn.resnet import SlimmableResNet, build_backbone
+from slimclr.nn.torchvision_names import blocks_of, torchvision_beginnings
 
 # Head -> how its layers' names begin in the reference, after `fc.`, and here.
 HEADS: dict[str, Mapping[str, str]] = {
@@ -69,7 +71,9 @@ class Checkpoint:
     ignored: dict[str, int]
 
 
-def our_name(name: str, *, depth: int, widths: Sequence[float], head: str | None = None) -> str:
+def our_name(
+    name: str, *, depth: int, widths: Sequence[float], head: str | None = None, torchvision: bool = False
+) -> str:
     """Our name of an encoder's tensor, `backbone.*` or `head.*`.
 
     Args:
@@ -77,16 +81,19 @@ def our_name(name: str, *, depth: int, widths: Sequence[float], head: str | None
         depth: Layers of the network.
         widths: Width multipliers.
         head: A key of `HEADS`; None is a classifier.
+        torchvision: The backbone has torchvision's names.
 
     Raises:
         ValueError: A name that the reference's networks do not have.
     """
-    return _rename(name, _beginnings(depth, head), _indices(widths))
+    return _rename(name, _beginnings(depth, head, torchvision), _indices(widths))
 
 
-def reference_name(name: str, *, depth: int, widths: Sequence[float], head: str | None = None) -> str:
+def reference_name(
+    name: str, *, depth: int, widths: Sequence[float], head: str | None = None, torchvision: bool = False
+) -> str:
     """The inverse of `our_name` for encoders; arguments and errors as there."""
-    beginnings = [(ours, theirs) for theirs, ours in _beginnings(depth, head)]
+    beginnings = [(ours, theirs) for theirs, ours in _beginnings(depth, head, torchvision)]
     return _rename(name, beginnings, [(ours, theirs) for theirs, ours in _indices(widths)])
 
 
@@ -121,6 +128,7 @@ def read_state(state: Mapping[str, Tensor]) -> Checkpoint:
         first = ", ".join(list(state)[:_FIRST]) or "none"
         raise ValueError(f"{error}; of {len(state)} tensors the first are {first}") from None
     shape: dict[str, Any] = {"depth": backbone.depth, "widths": backbone.widths, "head": head}
+    shape["torchvision"] = bool(blocks_of(encoder))
     tensors = _renamed(encoder, network.state_dict(), shape, arch=backbone.arch, prefix=prefix, unknown=unknown)
     return Checkpoint(_method(head, prefix), backbone.arch, backbone.shape, tensors, dict(ignored))
 
@@ -170,10 +178,16 @@ def _renamed(
     return tensors
 
 
-def _beginnings(depth: int, head: str | None) -> list[tuple[str, str]]:
+def _beginnings(depth: int, head: str | None, torchvision: bool) -> list[tuple[str, str]]:
     """How names begin in the reference and here; of two that fit, the first one holds."""
+    pairs = torchvision_beginnings(BLOCKS[depth]) if torchvision else _reference_beginnings(BLOCKS[depth])
+    layers = HEADS[head or "supervised"].items()
+    return pairs + [(f"{part}.{theirs}", f"head.{ours}") for part in ("fc", "predictor") for theirs, ours in layers]
+
+
+def _reference_beginnings(blocks: Sequence[int]) -> list[tuple[str, str]]:
     pairs = [("conv1.", "backbone.conv1."), ("bn1.", "backbone.bn1.")]
-    positions = [(stage, block) for stage, count in enumerate(BLOCKS[depth]) for block in range(count)]
+    positions = [(stage, block) for stage, count in enumerate(blocks) for block in range(count)]
     for number, (stage, block) in enumerate(positions):
         theirs, ours = f"features.{number}.", f"backbone.stages.{stage}.{block}."
         pairs += [
@@ -181,8 +195,7 @@ def _beginnings(depth: int, head: str | None) -> list[tuple[str, str]]:
             (f"{theirs}shortcut.1.", f"{ours}shortcut_bn."),
             (theirs, ours),
         ]
-    layers = HEADS[head or "supervised"].items()
-    return pairs + [(f"{part}.{theirs}", f"head.{ours}") for part in ("fc", "predictor") for theirs, ours in layers]
+    return pairs
 
 
 def _indices(widths: Sequence[float]) -> list[tuple[str, str]]:
@@ -247,10 +260,15 @@ def _method(head: str, prefix: str) -> str:
     return head.split("_")[0]
 
 
-def _depth(names: Iterable[str]) -> int:
+def _depth(names: Sequence[str]) -> int:
+    depth_of = {counts: depth for depth, counts in BLOCKS.items()}
+    if stages := blocks_of(names):
+        if stages not in depth_of:
+            raise ValueError(f"blocks of layer<n>: {stages}; a ResNet has {', '.join(map(str, depth_of))}")
+        return depth_of[stages]
     numbers = [int(match[1]) for name in names if (match := re.match(r"features\.(\d+)\.", name))]
     blocks = max(numbers, default=-1) + 1
-    depths = {sum(counts): depth for depth, counts in BLOCKS.items()}
+    depths = {sum(counts): depth for counts, depth in depth_of.items()}
     if blocks not in depths:
         raise ValueError(f"{blocks} blocks features.<n>; a ResNet has {', '.join(map(str, depths))}")
     return depths[blocks]
@@ -260,6 +278,8 @@ def _widths(state: Mapping[str, Tensor]) -> tuple[int, tuple[float, ...]]:
     """Channels of the first convolution, and the widths by the channels of the batch norms after it."""
     indices = [int(match[1]) for name in state if (match := re.match(r"bn1\.bn\.(\d+)\.", name))]
     base_width = _rows(state, "conv1.weight")
+    if blocks_of(state):
+        return base_width, (1.0,)
     channels = [_rows(state, f"bn1.bn.{index}.weight") for index in range(max(indices, default=0) + 1)]
     if channels[0] != base_width or channels != sorted(set(channels), reverse=True):
         raise ValueError(
@@ -277,7 +297,7 @@ def _rows(state: Mapping[str, Tensor], name: str) -> int:
 
 def _network(encoder: Mapping[str, Tensor], head: str) -> tuple[SlimmableResNet, nn.Module]:
     """The backbone that an encoder's tensors belong to, and it with its head, both without memory."""
-    depth, base_width, widths = _depth(encoder), *_widths(encoder)
+    depth, base_width, widths = _depth(list(encoder)), *_widths(encoder)
     with torch.device("meta"):
         backbone = build_backbone(depth, base_width, widths)
         parts = {"backbone": backbone, "head": _build_head(head, encoder, backbone.out_features, widths)}

@@ -17,12 +17,17 @@ def install(tmp_path):
     envs, called = tmp_path / "envs", tmp_path / "called"
     envs.mkdir()
     shutil.copy(ROOT / "envs/install.sh", envs)
-    (envs / "detection.lock").write_text("torch==1\nonedl-mmcv==2\n")
-    (tmp_path / ".venvs/detection").mkdir(parents=True)
+    (envs / "detection.lock").write_text("onedl-mmcv==2\npackaging==3\ntorch==1\n")
+    operators = tmp_path / "slimclr/detection/operators.py"
+    operators.parent.mkdir(parents=True)
+    shutil.copy(ROOT / "slimclr/detection/operators.py", operators)
+    packages = tmp_path / ".venvs/detection/lib/python3.11/site-packages"
+    packages.mkdir(parents=True)
     (tmp_path / ".venvs/detection/older").touch()
     for name, script in {
         "bin/uv": f'echo "${{FORCE_CUDA-unset}} ${{CUDA_VISIBLE_DEVICES-unset}} $*" >>{called}\n'
-        f'case $1 in venv) mkdir -p {tmp_path}/.venvs/detection;; esac\n[ "$2" != install ] || cat >/dev/null',
+        f"case $1 in venv) mkdir -p {packages}/mmcv;; esac\n"
+        f'case "$*" in *dev/stdin*) sed "s/^/  /" >>{called};; esac',
         "cuda13/bin/nvcc": "echo 'Cuda compilation tools, release 13.0, V13.0.88'",
         "cuda12/bin/nvcc": "echo 'Cuda compilation tools, release 12.8, V12.8.61'",
     }.items():
@@ -36,7 +41,7 @@ def install(tmp_path):
         path = f"{tmp_path}/bin:{os.environ['PATH']}"
         done = subprocess.run(
             [envs / "install.sh", "detection"],
-            env=unset | {"PATH": path, "SLIMCLR_WHEELS": str(tmp_path)} | environment,
+            env=unset | {"PATH": path} | environment,
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
@@ -51,7 +56,7 @@ def test_no_compiler_for_gpus_is_one_line_and_leaves_the_environment(install, tm
     done, called = install(FORCE_CUDA="1", CUDA_HOME=str(tmp_path / toolkit))
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert f"{tmp_path / toolkit}/bin/nvcc is not: load the CUDA 13 toolkit, or run 'FORCE_CUDA=0 make" in line
+    assert f"{tmp_path / toolkit}/bin/nvcc is not: load the CUDA 13 toolkit, or run 'make .venvs/detection'" in line
     assert called == []
     assert (tmp_path / ".venvs/detection/older").exists()
 
@@ -64,9 +69,12 @@ def test_a_compiler_for_gpus_is_found(install, tmp_path, found):
         place = {"PATH": f"{tmp_path}/bin:{folder}/bin:{os.environ['PATH']}"}
     done, called = install(FORCE_CUDA="1", **place)
     assert done.returncode == 0, done.stderr
-    assert all(line.startswith("1 unset ") for line in called)
     (build,) = [line for line in called if "--no-build-isolation-package onedl-mmcv" in line]
-    assert "--config-settings-package onedl-mmcv:" in build  # else uv takes an earlier build for the CPU from its cache
+    assert build.startswith("1 unset ")
+    assert "onedl-mmcv:operators=gpu" in build  # else uv takes an earlier build without operators from its cache
+    assert called.index("  torch==1") < called.index(build)
+    assert not any("onedl" in line for line in called if line.startswith("  "))
+    assert not list(tmp_path.rglob("_ext.py"))
 
 
 def test_an_environment_that_was_moved_is_made_again(install, tmp_path):
@@ -81,20 +89,6 @@ def test_an_environment_that_was_moved_is_made_again(install, tmp_path):
     assert done.returncode == 0, done.stderr
     assert len(called) > calls
     assert place.resolve() == (tmp_path / ".venvs/detection").resolve()
-
-
-def test_no_wheel_is_taken_from_a_folder_that_nobody_named(install, tmp_path):
-    beside = tmp_path.parent / "shared/wheels"
-    beside.mkdir(parents=True)
-    try:
-        for folder in (beside, tmp_path):
-            (folder / "onedl_mmcv-2-py3-none-any.whl").touch()
-        _, called = install(SLIMCLR_WHEELS="")
-        assert not any(".whl" in line for line in called)
-        (tmp_path / ".venvs/detection/installed.sha256").unlink()
-        assert any(f"{tmp_path}/onedl_mmcv-2" in line for line in install()[1])
-    finally:
-        shutil.rmtree(beside.parent)
 
 
 def test_uv_is_one_version_with_its_hashes(tmp_path):
@@ -125,7 +119,12 @@ def test_uv_is_one_version_with_its_hashes(tmp_path):
     assert "--hash=sha256:" in lock
 
 
-def test_operators_for_the_cpu_only_need_no_compiler_for_gpus(install, tmp_path):
-    done, called = install(FORCE_CUDA="0", CUDA_HOME=str(tmp_path / "gone"))
+def test_nothing_is_compiled_and_torchvisions_operators_serve(install, tmp_path):
+    """mmcv's build compiles where it finds torch, so mmcv comes before torch."""
+    done, called = install(CUDA_HOME=str(tmp_path / "gone"))
     assert done.returncode == 0, done.stderr
-    assert all(line.startswith("0  ") for line in called)  # and torch must see no GPU, as mmcv's build asks it, too
+    rows = [line for line in called if line.startswith("  ")]
+    assert rows == ["  packaging==3", "  onedl-mmcv==2", "  packaging==3", "  torch==1"]
+    assert all("onedl-mmcv:operators=none" in line for line in called if "onedl-mmcv" in line and line not in rows)
+    (placed,) = (tmp_path / ".venvs").rglob("mmcv/_ext.py")
+    assert placed.read_bytes() == (ROOT / "slimclr/detection/operators.py").read_bytes()

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
 from slimclr.engine.preemption import Preempted
@@ -16,6 +17,7 @@ from slimclr.nn.weights import save_weights
 
 pytest.importorskip("mmdet", reason="mmdet is in .venvs/detection only; test_in_venv.py runs these tests there")
 
+from mmdet.models.necks import FPN
 from mmengine.config import ConfigDict
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
@@ -62,15 +64,30 @@ def _runner(weights: Path, coco: Path, folder: Path) -> Runner:
     return Runner.from_cfg(config)
 
 
-def test_narrow_maps_are_zero_padded(weights: Path) -> None:
-    backbone = SlimmableBackbone(str(weights)).eval()
-    images = torch.randn(2, 3, 64, 64)
+def test_first_channels_of_laterals_equal_zero_padding(weights: Path) -> None:
+    """Maps of FPN and gradients of its convolutions; what zeros meet has no gradient."""
+    backbone = SlimmableBackbone(str(weights)).double().eval()
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    settings = {"in_channels": [32, 64, 128, 256], "out_channels": 16, "num_outs": 5}
+    ours = FPN(**settings, conv_cfg={"type": "FirstChannelsConv2d"}).double()
+    theirs = FPN(**settings).double()
+    theirs.load_state_dict(ours.state_dict())
     for width in WIDTHS:
-        maps = backbone(images, width)
-        assert [m.shape[1] for m in maps] == [32, 64, 128, 256]
-        for padded, narrow in zip(maps, backbone.network.feature_maps(images, width), strict=True):
-            torch.testing.assert_close(padded[:, : narrow.shape[1]], narrow)
-            assert not padded[:, narrow.shape[1] :].any()
+        narrow = backbone(images, width)
+        assert [m.shape[1] for m in narrow] == [round(width * channels) for channels in settings["in_channels"]]
+        padded = [
+            F.pad(m, (0, 0, 0, 0, 0, full - m.shape[1]))
+            for m, full in zip(narrow, settings["in_channels"], strict=True)
+        ]
+        for neck, maps in ((ours, narrow), (theirs, padded)):
+            neck.zero_grad()
+            neck.levels = neck(maps)
+            sum((level**2).sum() for level in neck.levels).backward()
+        for own, other in zip(ours.levels, theirs.levels, strict=True):
+            torch.testing.assert_close(own, other, rtol=1e-12, atol=1e-12)
+        for (name, own), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(own.grad, other.grad, rtol=1e-9, atol=1e-9, msg=name)
+        assert not ours.lateral_convs[3].conv.weight.grad[:, round(width * 256) :].any()
 
 
 def test_every_parameter_is_used_by_a_width_or_belongs_to_another(weights: Path) -> None:
@@ -206,6 +223,7 @@ def test_the_model_is_mmdets_own_but_for_the_backbone() -> None:
     ours = ConfigDict(copy.deepcopy(config.model.to_dict()))
     for section in ("type", "backbone"):
         ours.pop(section), base.pop(section)
+    assert ours["neck"].pop("conv_cfg") == {"type": "FirstChannelsConv2d"}
     assert ours.to_dict() == base
 
 
