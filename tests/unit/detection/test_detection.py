@@ -73,7 +73,7 @@ def test_first_channels_of_laterals_equal_zero_padding(weights: Path) -> None:
     theirs = FPN(**settings).double()
     theirs.load_state_dict(ours.state_dict())
     for width in WIDTHS:
-        narrow = backbone(images, width)
+        narrow = [m.detach() for m in backbone(images, width)]
         assert [m.shape[1] for m in narrow] == [round(width * channels) for channels in settings["in_channels"]]
         padded = [
             F.pad(m, (0, 0, 0, 0, 0, full - m.shape[1]))
