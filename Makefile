@@ -1,7 +1,7 @@
 # `make help` lists the targets. On a fresh machine with Python 3.11 and a C++ compiler each does its own set-up.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-gpu test-hostile test-slurm test-containers bench lint lock config-docs images sif images-lock FORCE
+.PHONY: help demo test test-gpu gpu-proof test-hostile test-slurm test-containers bench lint lock config-docs images sif images-lock FORCE
 
 SNAKEMAKE = .venvs/train/bin/snakemake --profile local
 
@@ -17,6 +17,9 @@ test: .venvs/dev .venvs/train .venvs/detection .venvs/recordio ## the test suite
 
 test-gpu: .venvs/dev ## the tests that need an NVIDIA GPU
 	.venvs/dev/bin/pytest -m gpu
+
+gpu-proof: .venvs/dev ## what is claimed of a GPU, measured on this machine's in at most 8 minutes, into gpu-proof/
+	.venvs/dev/bin/python -m benchmarks.gpu_proof --out gpu-proof $(ARGS)
 
 test-hostile: .venvs/dev .venvs/detection ## kills, stops and orphans of every stage, for hours; prints what was tried and held
 	.venvs/dev/bin/python -m tests.hostile

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from benchmarks.timing import machine, timed
 from slimclr.engine.checkpoints import CheckpointManager
 from slimclr.losses import kl_distillation, loss_weights
-from slimclr.methods import MoCoV2, SubNetworkLoss
+from slimclr.methods import Method, MoCoV2, SubNetworkLoss
 from slimclr.nn import SlimmableResNet
 from slimclr.nn.counts import count_macs
 from slimclr.nn.placement import place
@@ -42,33 +42,52 @@ def autocast(device: torch.device, precision: str) -> Any:
     return torch.autocast(device.type, AMP.get(precision, torch.float16), enabled=precision in AMP)
 
 
+def combination(widths: tuple[float, ...], temperature: float = 5.0) -> SubNetworkLoss:
+    """The paper's weights and distillation."""
+    distillation = partial(kl_distillation, student_temperature=temperature, teacher_temperature=temperature)
+    return SubNetworkLoss(loss_weights("sub_sum_to_full" if len(widths) > 1 else "equal", widths), distillation)
+
+
 def build(widths: tuple[float, ...], depth: int, queue: int) -> MoCoV2:
     """The paper's method."""
-    distillation = partial(kl_distillation, student_temperature=5.0, teacher_temperature=5.0)
-    weights = loss_weights("sub_sum_to_full" if len(widths) > 1 else "equal", widths)
-    return MoCoV2(SlimmableResNet(depth, 64, widths), queue=queue, combine=SubNetworkLoss(weights, distillation))
+    return MoCoV2(SlimmableResNet(depth, 64, widths), queue=queue, combine=combination(widths))
 
 
-def ours(method: MoCoV2, views: list[Tensor], device: torch.device, precision: str) -> Step:
+def fused_sgd(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """MoCo v2's optimiser, as `slimclr.build.optimizer` makes it."""
+    sgd = torch.optim.SGD(parameters, lr=0.03, momentum=0.9, weight_decay=1e-4, fused=True)
+    # Where fp16's first step overflows, the kernel would leave the buffers that it has made uninitialised.
+    for parameter in parameters:
+        sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return sgd
+
+
+def ours(
+    method: Method,
+    views: list[Tensor],
+    device: torch.device,
+    precision: str,
+    optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer] = fused_sgd,
+) -> Step:
     """The step as the training loop makes it."""
     place(method, device)
-    sgd = torch.optim.SGD(method.trainable().parameters(), lr=0.03, momentum=0.9, weight_decay=1e-4, fused=True)
+    moving = optimizer(list(method.trainable().parameters()))
     views = [view.to(device, memory_format=torch.channels_last) for view in views]
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     labels = torch.zeros(len(views[0]), dtype=torch.long, device=device)
 
     def step() -> None:
-        sgd.zero_grad(set_to_none=True)
+        moving.zero_grad(set_to_none=True)
         with autocast(device, precision):
             method.before_step(0, 0, [views])
             output = method(views, labels, 0.0)
         scaler.scale(output.loss).backward()
-        scaler.unscale_(sgd)
+        scaler.unscale_(moving)
         norm = nn.utils.get_total_norm([p.grad for p in method.trainable().parameters() if p.grad is not None])
         method.after_step()
         if device.type == "cpu":
             assert norm.isfinite()
-        scaler.step(sgd)
+        scaler.step(moving)
         scaler.update()
 
     return step

@@ -1,17 +1,20 @@
 """Two mocov2 views of 224 pixels per photo, on one core: Pillow's way against tensors and against DALI. Prints JSON.
 
-`python -m benchmarks.bench_views [--photos FOLDER] [--quick]`. The paths take turns, each round in the other order, and
-a ratio is the median over rounds of the ratio within a round, so that a machine that slows down slows all of them. All
-paths get encoded photos from memory and end with normalised float tensors (batch, 3, 224, 224).
+`python -m benchmarks.bench_views [--photos FOLDER | --imagenet] [--step-rates 1300] [--quick]`. The paths take turns,
+each round in the other order, and a ratio is the median over rounds of the ratio within a round, so that a machine that
+slows down slows all of them. All paths get encoded photos from memory and end with normalised float tensors
+(batch, 3, 224, 224). With `--step-rates`, images per second that GPUs train: the cores that each path needs for them.
 """
 
 import argparse
 import io
 import json
+import math
 import os
 import statistics
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ from slimclr.data.views.draw import draw, view_rng
 from slimclr.data.views.recipes import MEAN, STD, training_views
 from slimclr.data.views.tensor import decode_tensor
 from slimclr.machine import processor
+from slimclr.plan.trial import photo
 
 SIZE, BATCH = 224, 32
 # The targets of the project: how much faster than `pil`.
@@ -122,6 +126,13 @@ def dali(photos: Sequence[bytes], *, decode_only: bool = False) -> Callable[[], 
     return run
 
 
+def imagenet_sized(count: int) -> list[bytes]:
+    """Photos of ImageNet's usual size, 500 x 375 pixels and about 115 kB."""
+    with tempfile.TemporaryDirectory() as folder:
+        # The same photo at so many places in memory: what it shows costs next to nothing.
+        return [photo(Path(folder, f"{number}.jpg"), 500, 375).read_bytes() for number in range(count)]
+
+
 def generated(count: int) -> list[bytes]:
     """Photos of 400 to 640 pixels as JPEGs: smooth forms and grain, about as many bytes as COCO's have."""
     rng, photos = np.random.default_rng(0), []
@@ -142,17 +153,18 @@ def seconds(run: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def measure(photos: Sequence[bytes], repeats: int) -> dict[str, Any]:
-    """Photos per second of every path, and ratios to `pil`."""
+def measure(photos: Sequence[bytes], repeats: int, *, with_dali: bool = True) -> dict[str, Any]:
+    """Photos per second of every path, and ratios to `pil`; DALI where it is installed."""
     paths = {
         "pil": plain_pil(photos),
         "pil_ours": ours(photos, decode_rgb),
         "tensor": ours(photos, decode_tensor),
-        "dali": dali(photos),
         "pil_decode": lambda: [decode_rgb(data) for data in photos] and None,
         "tensor_decode": lambda: [decode_tensor(data) for data in photos] and None,
-        "dali_decode": dali(photos, decode_only=True),
     }
+    with_dali = with_dali and has_dali()
+    if with_dali:
+        paths |= {"dali": dali(photos), "dali_decode": dali(photos, decode_only=True)}
     for run in paths.values():
         run()
     rounds = []
@@ -161,22 +173,51 @@ def measure(photos: Sequence[bytes], repeats: int) -> dict[str, Any]:
         took = {name: seconds(paths[name]) for name in order}
         rounds.append(took)
     median = {name: statistics.median(took[name] for took in rounds) for name in paths}
-    ratios = {name: [took["pil"] / took[name] for took in rounds] for name in ("pil_ours", "tensor", "dali")}
+    ratios = {
+        name: [took["pil"] / took[name] for took in rounds] for name in ("pil_ours", "tensor", "dali") if name in paths
+    }
     return {
         "photos_per_second": {name: round(len(photos) / median[name], 1) for name in ("pil", *ratios)},
         "faster_than_pil": {name: round(statistics.median(values), 2) for name, values in ratios.items()},
         "spread": {name: [round(min(values), 2), round(max(values), 2)] for name, values in ratios.items()},
         "targets": TARGETS,
         "share_of_decoding": {
-            name: round(median[f"{name}_decode"] / median[name], 2) for name in ("pil", "tensor", "dali")
+            name: round(median[f"{name}_decode"] / median[name], 2)
+            for name in ("pil", "tensor", "dali")
+            if name in paths
         },
+        "without": [] if with_dali else ["dali"],
     }
+
+
+def cores_needed(photos_per_second: Mapping[str, float], images_per_second: Mapping[str, float]) -> dict[str, Any]:
+    """Cores that keep a GPU busy, by what trains and by path; each core takes as long as the one measured.
+
+    Args:
+        photos_per_second: Of one core, by path.
+        images_per_second: Of the training steps of one GPU, by name.
+    """
+    return {
+        name: {path: math.ceil(wanted / rate) for path, rate in photos_per_second.items()}
+        for name, wanted in images_per_second.items()
+    }
+
+
+def has_dali() -> bool:
+    """Whether DALI can be imported."""
+    try:
+        import nvidia.dali  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, help="folder of JPEGs; without it, photos are generated")
+    parser.add_argument("--imagenet", action="store_true", help="generated photos of 500 x 375 pixels and 115 kB")
+    parser.add_argument("--step-rates", type=float, nargs="*", default=[], help="images/s of a GPU: cores for them")
     parser.add_argument("--count", type=int, default=128, help="photos to use, in whole batches of 32")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--quick", action="store_true", help="one batch, once: does it run?")
@@ -190,15 +231,18 @@ def main() -> None:
         fitting = [data for data in files if 400 <= max(read_header(data)[:2]) <= 640]
         photos = fitting[: min(count, len(fitting) // BATCH * BATCH)]
     else:
-        photos = generated(count)
+        photos = imagenet_sized(count) if options.imagenet else generated(count)
     result = {
         "photos": len(photos),
-        "source": str(options.photos or "generated"),
+        "source": str(options.photos or ("generated, 500 x 375" if options.imagenet else "generated")),
         "mean_bytes": round(statistics.mean(map(len, photos))),
         "repeats": repeats,
         "machine": f"{processor()}, one core of {os.cpu_count()}",
     }
-    print(json.dumps(result | measure(photos, repeats), indent=2))
+    result |= measure(photos, repeats)
+    wanted = {f"{rate:g}": rate for rate in options.step_rates}
+    result |= {"cores_for_images_per_second": cores_needed(result["photos_per_second"], wanted)} if wanted else {}
+    print(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":

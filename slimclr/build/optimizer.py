@@ -37,7 +37,8 @@ def build_optimizer(
         return LARS(groups, trust=settings.trust, **options)
     sgd = torch.optim.SGD(groups, fused=True, **options)
     if settings.momentum:
-        # The fused kernel wants all buffers or none, and sub-networks begin later than the full network.
+        # The fused kernel wants all buffers or none, and sub-networks begin later than the full network; and it leaves
+        # buffers of its own uninitialised where fp16's first step overflows.
         for parameter in module.parameters():
             sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return sgd

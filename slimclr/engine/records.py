@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from slimclr.files import write_text
 
 
 class Records:
-    """One JSON object per line; the same values as TensorBoard scalars.
+    """One JSON object per line; the same values as TensorBoard scalars, where TensorBoard is installed.
 
     Args:
         folder: Folder of `metrics.jsonl` and `tensorboard/`.
@@ -18,27 +19,37 @@ class Records:
     """
 
     def __init__(self, folder: Path, *, step: int):
-        # Here and not at the top: TensorBoard takes a second that `slimclr --help` need not pay.
-        from torch.utils.tensorboard import SummaryWriter
-
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "metrics.jsonl"
         lines = _whole_lines(self.path)
         write_text(self.path, "".join(f"{json.dumps(line)}\n" for line in lines if line["step"] <= step))
         self._file = self.path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        self._board = _board(folder / "tensorboard", step)
 
     def write(self, values: dict[str, Any]) -> None:
         """Append one line; `values` holds `step` and nested numbers, NaN and infinities become null."""
         self._file.write(json.dumps(_finite(values)) + "\n")
         self._file.flush()
-        for name, value in _flat(values):
+        for name, value in _flat(values) if self._board else ():
             self._board.add_scalar(name, value, values["step"])
 
     def close(self) -> None:
         """Flush both."""
         self._file.close()
-        self._board.close()
+        if self._board:
+            self._board.close()
+
+
+def _board(folder: Path, step: int) -> Any:
+    """TensorBoard's writer; None without the package."""
+    folder.mkdir(exist_ok=True)
+    try:
+        # Here and not at the top: TensorBoard takes a second that `slimclr --help` need not pay.
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        print("tensorboard is not installed: records go into metrics.jsonl alone", file=sys.stderr, flush=True)
+        return None
+    return SummaryWriter(str(folder), purge_step=step + 1)
 
 
 def copy_records(folder: Path, out: Path) -> None:

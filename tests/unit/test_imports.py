@@ -30,6 +30,19 @@ def test_training_imports_without_lmdb_dali_mmdet_and_snakemake():
     assert done.returncode == 0, done.stderr
 
 
+def test_records_without_tensorboard_are_in_metrics_jsonl_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    from slimclr.engine.records import Records, copy_records
+
+    records = Records(tmp_path / "run", step=0)
+    records.write({"step": 1, "loss": 2.0})
+    records.close()
+    assert (tmp_path / "run/metrics.jsonl").read_text() == '{"step": 1, "loss": 2.0}\n'
+    assert "tensorboard is not installed" in capsys.readouterr().err
+    copy_records(tmp_path / "run", tmp_path / "out")
+    assert list((tmp_path / "out/tensorboard").iterdir()) == []
+
+
 SLOW_DALI = """
 import sys
 

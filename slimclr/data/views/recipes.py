@@ -4,7 +4,6 @@ from functools import cache
 from importlib import resources
 from typing import Literal
 
-import yaml
 from pydantic import Field
 
 from slimclr.config import Model
@@ -65,6 +64,8 @@ class Recipes(Model):
 @cache
 def recipes() -> Recipes:
     """All recipes by name."""
+    import yaml
+
     text = resources.files("slimclr.data.views").joinpath("views.yaml").read_text(encoding="utf-8")
     return Recipes.model_validate(yaml.safe_load(text))
 
