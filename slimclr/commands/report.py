@@ -13,9 +13,16 @@ HELP = "Write tables, figures and the page over all runs."
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command line."""
     parser.add_argument("--config", required=True, help="JSON with name, config, recipes and absent checkpoints")
-    parser.add_argument("--results", type=Path, required=True, help="folder with pretrain/, probe/, transfer/")
-    parser.add_argument("--references", type=Path, required=True, help="published figures (YAML)")
+    parser.add_argument("--results", type=Path, required=True, help="folder with pretrain/, probe/, ...")
+    parser.add_argument(
+        "--references",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="published figures (YAML), a later file's before an earlier's",
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the report")
+    parser.add_argument("--partial", action="store_true", help="leave out, and name, what has no result yet")
 
 
 def run(options: argparse.Namespace, _: Sequence[str]) -> None:
@@ -45,4 +52,5 @@ def run(options: argparse.Namespace, _: Sequence[str]) -> None:
         references=options.references,
         out=options.out,
         absent=absent,
+        partial=options.partial,
     )

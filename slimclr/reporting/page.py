@@ -1,13 +1,15 @@
 """The report: reads the results, builds tables and figures, writes every form of them."""
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from types import MappingProxyType
 
 import jinja2
+import pandas as pd
 from markupsafe import Markup, escape
 
 from slimclr.errors import printable
@@ -15,14 +17,16 @@ from slimclr.files import atomic_path, write_text
 from slimclr.reporting.figures import (
     Drawing,
     accuracy_drawing,
+    gradients_drawing,
     latency_drawing,
     rates_drawing,
     seen_drawing,
     training_drawing,
 )
 from slimclr.reporting.layouts import markdown, to_csv, to_latex, to_markdown
+from slimclr.reporting.logged import read_logged
 from slimclr.reporting.references import load_references
-from slimclr.reporting.results import Record, read_results
+from slimclr.reporting.results import Record, Results, read_results
 from slimclr.reporting.seen import read_seen
 from slimclr.reporting.summary import Reasons, not_comparable, summarise
 from slimclr.reporting.tables import report_tables
@@ -51,72 +55,90 @@ def write_report(
     out: Path,
     *,
     runs: dict[str, list[str]],
-    transfer_runs: list[str],
-    references: Path,
+    stages: Mapping[str, Sequence[str]],
+    references: Sequence[Path],
     config_sha256: str,
     config_name: str,
-    others: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    unfinished: Mapping[str, Sequence[str]] = MappingProxyType({}),
     absent: Sequence[Absent] = (),
+    recipes: Mapping[str, str] = MappingProxyType({}),
     title: str = "SlimCLR: measured and published",
 ) -> None:
-    """Write index.html, tables.md, tables.csv, tables.tex and figures/ (SVG and PNG).
+    """Write index.html, tables.md, tables.csv, tables.tex, figures/ (SVG, PDF, PNG and their data) and recipes/.
 
     The same inputs give the same files, byte for byte, under the same versions of the packages.
 
     Args:
-        results: Folder with pretrain/, probe/ and transfer/.
+        results: Folder with pretrain/, probe/ and further stages'.
         out: Folder to write into.
         runs: For each run of the configuration the names of its directories, one for each seed.
-        transfer_runs: Names of the directories that have a transfer stage.
-        references: File of published figures.
+        stages: For each stage behind pre-training the names of the directories that have it.
+        references: Files of published figures, see `load_references`.
         config_sha256: SHA-256 of the resolved configuration.
         config_name: Name of the configuration, for the head of the page.
-        others: Further stages (quick, finetune) and the names of the directories that have them.
+        unfinished: Of a report before the end: directories without a result, by stage. They are in no other argument.
         absent: Checkpoints that were not there; their runs are not in `runs`.
+        recipes: The resolved recipes of the runs, as YAML.
         title: Title of the page.
 
     Raises:
         UserError: A metrics file or the references are missing or malformed.
     """
-    published = load_references(references)
-    found = read_results(results, runs, transfer_runs, others)
+    published = load_references(*references)
+    found = read_results(results, runs, stages)
+    gradients, logged = read_logged(results, found.records)
     summary = summarise(found.values, published)
     reasons = not_comparable(found.records)
-    tables = report_tables(summary, published, reasons, found.records, list(runs), absent)
-    accuracy, latency = accuracy_drawing(summary), latency_drawing(summary)
-    training = [drawing for run in runs if (drawing := training_drawing(found.curves, run))]
-    rates = [drawing for record in found.records if (drawing := rates_drawing(record))]
-    seen = read_seen(results, found.records)
-    validation = [
-        drawing for record in found.records if (drawing := seen_drawing(seen, record.metrics.run, record.stage))
-    ]
+    tables = report_tables(summary, published, reasons, found.records, logged, list(runs), absent)
+    drawings = _drawings(results, runs, found, summary, gradients)
     facts = _facts(found.records, runs, reasons, config_name=config_name, config_sha256=config_sha256)
     if absent:
         facts.append(("Left out", f"{len(absent)} checkpoints that are missing or refused"))
+    facts += [(f"Not there yet: {stage}", ", ".join(directories)) for stage, directories in unfinished.items()]
     heading = Heading(title, facts)
 
-    write_text(out / "index.html", render_page(heading, tables, accuracy, training, rates, latency, validation))
+    write_text(out / "index.html", render_page(heading, tables, drawings, recipes))
     write_text(out / "tables.md", render_markdown(heading, tables))
     write_text(out / "tables.csv", to_csv(summary))
     write_text(out / "tables.tex", render_latex(tables))
-    # Snakemake waits for the folder, also where random backbones alone give nothing to draw.
-    (out / "figures").mkdir(exist_ok=True)
-    for drawing in [*filter(None, (accuracy, latency)), *training, *rates, *validation]:
-        write_text(out / "figures" / f"{drawing.key}.svg", drawing.svg)
-        with atomic_path(out / "figures" / f"{drawing.key}.png") as part:
-            part.write_bytes(drawing.png)
+    # Snakemake waits for the folders, also where random backbones alone give nothing to draw.
+    for name in ("figures", "recipes"):
+        (out / name).mkdir(exist_ok=True)
+    for run, text in recipes.items():
+        write_text(out / "recipes" / f"{run}.yaml", text)
+    for drawing in chain(*drawings.values()):
+        for ending, content in drawing.files.items():
+            with atomic_path(out / "figures" / f"{drawing.key}.{ending}") as part:
+                part.write_bytes(content)
+
+
+def _drawings(
+    results: Path, runs: Mapping[str, Sequence[str]], found: Results, summary: pd.DataFrame, gradients: pd.DataFrame
+) -> dict[str, list[Drawing]]:
+    """The figures of each section; none where there is nothing to draw."""
+    seen = read_seen(results, found.records)
+    drawn = {
+        "accuracy": [accuracy_drawing(summary)],
+        "latency": [latency_drawing(summary)],
+        "rates": [rates_drawing(record) for record in found.records],
+        "training": [training_drawing(found.curves, run) for run in runs],
+        "validation": [seen_drawing(seen, record.metrics.run, record.stage) for record in found.records],
+        "gradients": [gradients_drawing(gradients, directory) for directory in chain(*runs.values())],
+    }
+    return {key: [drawing for drawing in made if drawing] for key, made in drawn.items()}
 
 
 def render_page(
-    heading: Heading,
-    tables: list[Table],
-    accuracy: Drawing | None,
-    training: list[Drawing],
-    rates: Sequence[Drawing] = (),
-    latency: Drawing | None = None,
-    validation: Sequence[Drawing] = (),
+    heading: Heading, tables: list[Table], drawings: Mapping[str, list[Drawing]], recipes: Collection[str] = ()
 ) -> str:
-    """The HTML page: one file, nothing loaded from elsewhere."""
+    """The HTML page: one file, nothing loaded from elsewhere.
+
+    Args:
+        heading: What its head says.
+        tables: In order.
+        drawings: Of each section.
+        recipes: Runs whose resolved recipe lies in recipes/.
+    """
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -126,11 +148,8 @@ def render_page(
     page = environment.from_string(source).render(
         heading=heading,
         tables={table.key: table for table in tables},
-        accuracy=accuracy,
-        latency=latency,
-        training=training,
-        rates=rates,
-        validation=validation,
+        drawings=defaultdict(list, drawings),
+        recipes=list(recipes),
     )
     return page + "\n"
 

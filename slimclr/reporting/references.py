@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
 from slimclr.config import read_yaml
 from slimclr.errors import UserError
@@ -63,16 +63,15 @@ class References(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    sources: dict[str, Source]
+    sources: dict[str, Source] = {}
     references: list[Reference]
 
     @model_validator(mode="after")
-    def _sources_are_known(self) -> "References":
+    def _sources_are_known(self, info: ValidationInfo) -> "References":
+        known = self.sources | (info.context or {}).get("sources", {})
         for entry in self.references:
-            if entry.source not in self.sources:
-                raise ValueError(
-                    f"{entry.run}, {entry.metric}: source {entry.source!r} is none of {', '.join(self.sources)}"
-                )
+            if entry.source not in known:
+                raise ValueError(f"{entry.run}, {entry.metric}: source {entry.source!r} is none of {', '.join(known)}")
         return self
 
     def find(self, run: str, stage: str, metric: str, width: str) -> Reference | None:
@@ -84,13 +83,22 @@ class References(BaseModel):
         return None
 
 
-def load_references(path: Path) -> References:
-    """Read and check a file of published figures.
+def load_references(*paths: Path) -> References:
+    """Read and check files of published figures.
+
+    Args:
+        paths: The files. A later file may name an earlier one's sources, and its figures come before that one's.
 
     Raises:
-        UserError: The file is missing, is not YAML, or has an unknown key, an unknown source or a figure that is none.
+        UserError: A file is missing, is not YAML, or has an unknown key, an unknown source or a figure that is none.
     """
-    try:
-        return References.model_validate(read_yaml(path))
-    except ValidationError as error:
-        raise UserError(f"{path}: {first_fault(error)}; correct it in this file") from None
+    sources: dict[str, Source] = {}
+    entries: list[Reference] = []
+    for path in paths:
+        try:
+            found = References.model_validate(read_yaml(path), context={"sources": sources})
+        except ValidationError as error:
+            raise UserError(f"{path}: {first_fault(error)}; correct it in this file") from None
+        sources |= found.sources
+        entries = found.references + entries
+    return References(sources=sources, references=entries)

@@ -4,8 +4,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import pandas as pd
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
@@ -28,6 +27,7 @@ from slimclr.reporting.values import (
 
 VALUE_COLUMNS = ["run", "method", "arch", "stage", "width", "metric", "value"]
 CURVE_COLUMNS = ["run", "directory", "epoch", "lr", "width", "loss"]
+RATE_COLUMNS = ["directory", "images_per_s", "data_wait", "memory_mb"]
 
 # Without these a stage has no result to report; everything else may be absent and leaves a cell empty.
 _REQUIRED_METRICS = {
@@ -91,6 +91,14 @@ class CurvePoint(BaseModel):
     loss: Loss
 
 
+class Gradients(BaseModel):
+    """A gradient record, as `slimclr.analysis.gradients` makes it; what was not finite is null."""
+
+    widths: dict[Width, dict[Text, Loss | None]]
+    cosine: dict[Text, Loss | None]
+    last_layer: dict[Text, Loss | None]
+
+
 class CurveLine(BaseModel):
     """A line of metrics.jsonl; the one of an evaluation has neither rate nor losses."""
 
@@ -100,6 +108,10 @@ class CurveLine(BaseModel):
     val: dict[Width, Top] | None = None
     lr: Amount | None = None
     widths: dict[Width, CurvePoint] = {}
+    gradients: Gradients | None = None
+    images_per_s: Amount | None = None
+    data_wait: Annotated[float, Field(ge=0, le=1)] | None = None
+    memory_mb: Amount | None = None
 
     @model_validator(mode="after")
     def _has_losses(self) -> Self:
@@ -136,44 +148,38 @@ class Results:
     curves: pd.DataFrame
 
 
-def read_results(
-    results: Path,
-    runs: dict[str, list[str]],
-    transfer_runs: list[str],
-    others: Mapping[str, Sequence[str]] = MappingProxyType({}),
-) -> Results:
+def read_results(results: Path, runs: dict[str, list[str]], stages: Mapping[str, Sequence[str]]) -> Results:
     """Read the metrics of all runs.
 
     Args:
-        results: The folder with pretrain/, probe/ and transfer/.
+        results: The folder with pretrain/, probe/ and further stages'.
         runs: For each run the names of its directories, one for each seed.
-        transfer_runs: The names of the directories that have a transfer stage.
-        others: Further stages (quick, finetune) and the names of the directories that have them.
+        stages: For each stage behind pre-training the names of the directories that have it.
 
     Raises:
         UserError: A file is missing or malformed, a run's stages were made of different weights or its seeds by
-            different methods, two runs have one directory, or `transfer_runs` names a directory of no run.
+            different methods, two runs have one directory, or `stages` names a directory of no run.
     """
     known = [directory for directories in runs.values() for directory in directories]
     for directory in known:
         if known.count(directory) > 1:
             raise UserError(f"two runs of the report have results of the name {directory!r}; rename one")
-    for directory in transfer_runs:
-        if directory not in known:
-            raise UserError(f"transfer run {directory!r} belongs to no run of the report; runs: {', '.join(known)}")
+    for stage, directories in stages.items():
+        for directory in directories:
+            if directory not in known:
+                raise UserError(f"{stage} run {directory!r} belongs to no run of the report; runs: {', '.join(known)}")
     records: list[Record] = []
     values: list[tuple[Any, ...]] = []
     curves: list[tuple[Any, ...]] = []
     for run, directories in runs.items():
         first: StageMetrics | None = None
         for directory in directories:
-            further = [stage for stage, asked in others.items() if directory in asked]
-            stages = _read_stages(results, directory, further, transfer=directory in transfer_runs)
-            pretrain = stages[0]
+            own = _read_stages(results, directory, [stage for stage, asked in stages.items() if directory in asked])
+            pretrain = own[0]
             first = first or pretrain
             if (pretrain.method, pretrain.arch) != (first.method, first.arch):
                 raise _other_method(results, first, pretrain)
-            for metrics in stages:
+            for metrics in own:
                 record = Record(run, metrics)
                 records.append(record)
                 values += [
@@ -188,10 +194,9 @@ def read_results(
     return Results(records, pd.DataFrame(values, columns=VALUE_COLUMNS), pd.DataFrame(curves, columns=CURVE_COLUMNS))
 
 
-def _read_stages(results: Path, directory: str, further: list[str], *, transfer: bool) -> list[StageMetrics]:
+def _read_stages(results: Path, directory: str, stages: list[str]) -> list[StageMetrics]:
     """Pre-training's metrics and those of what was made of its weights."""
-    stages = ["pretrain", "probe", *further, *(["transfer"] if transfer else [])]
-    pretrain, *others = [read_metrics(results, stage, directory) for stage in stages]
+    pretrain, *others = [read_metrics(results, stage, directory) for stage in ("pretrain", *stages)]
     for metrics in others:
         if metrics.weights_sha256 != pretrain.weights_sha256:
             raise _other_weights(results, pretrain, metrics)

@@ -8,6 +8,7 @@ from slimclr.reporting import write_report
 
 RUNS = {"slim": ["slim", "slim_seed1"], "plain": ["plain"], "random_resnet50": ["random_resnet50"]}
 WIDTHS = {"slim": ["1.0", "0.5"], "plain": ["1.0"], "random_resnet50": ["1.0", "0.5"]}
+STAGES = {"probe": [name for names in RUNS.values() for name in names], "transfer": ["plain"]}
 REFERENCES = """
 sources: {readme: {title: some README, url: "https://example.org"}}
 references:
@@ -68,8 +69,8 @@ def write(results: Path, out: str = "report", **changes: Any) -> Path:
     """The report over them."""
     arguments = {
         "runs": RUNS,
-        "transfer_runs": ["plain"],
-        "references": results.parent / "references.yaml",
+        "stages": STAGES,
+        "references": [results.parent / "references.yaml"],
         "config_sha256": "9" * 64,
         "config_name": "config/demo.yaml",
     }

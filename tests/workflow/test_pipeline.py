@@ -214,6 +214,11 @@ def test_how_a_training_runs_reruns_nothing_and_counts_from_then_on(copy):
 def test_a_deleted_probe_reruns_probe_and_report(copy):
     shutil.rmtree(copy.folder / "work/results/probe/moco")
     assert copy.planned() == ["probe moco", "report"]
+    done = copy.run("report_partial")
+    assert done.returncode == 0, done.stdout
+    tables = (copy.folder / "work/results/report_partial/tables.md").read_text()
+    assert "- Not there yet: probe: moco" in tables
+    assert copy.planned() == ["probe moco", "report"]
 
 
 def test_archives_may_be_removed_after_extraction(copy):

@@ -12,6 +12,19 @@ REPORTED = json.dumps(
     sort_keys=True,
 )
 
+# Figures that somebody types in stay out of the repository's file.
+REPORT_REFERENCES = [
+    file
+    for file in (REFERENCES, REFERENCES.with_suffix(".user.yaml"))
+    if file.is_file()
+]
+REPORT = (
+    "train_env slimclr report --results {params.results:q} --out {params.out:q}"
+    + " --references"
+    + "".join(option("", str(file)) for file in REPORT_REFERENCES)
+    + " --config {params.config:q}"
+)
+
 
 rule report:
     input:
@@ -28,6 +41,7 @@ rule report:
         csv="<results>/report/tables.csv",
         latex="<results>/report/tables.tex",
         figures=directory("<results>/report/figures"),
+        recipes=directory("<results>/report/recipes"),
     log:
         "<logs>/report.log",
     container:
@@ -39,10 +53,26 @@ rule report:
         # A function: a folder of the config may have braces, which a plain parameter would fill in.
         config=lambda wildcards: REPORTED,
         # Its content and not the file: where the repository lies must not rerun this.
-        references=sha256(REFERENCES),
+        references=[sha256(file) for file in REPORT_REFERENCES],
         results=lambda wildcards, output: os.path.dirname(os.path.dirname(output.page)),
         out=lambda wildcards, output: os.path.dirname(output.page),
     shell:
-        "train_env slimclr report --results {params.results:q} --out {params.out:q}"
-        + option("--references", str(REFERENCES))
-        + " --config {params.config:q} 2>&1 | keep_log {log:q}"
+        REPORT + " 2>&1 | keep_log {log:q}"
+
+
+rule report_partial:
+    input:
+        environment("train"),
+    log:
+        "<logs>/report_partial.log",
+    container:
+        image("train")
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        config=lambda wildcards: REPORTED,
+        results=str(WORK / "results"),
+        out=str(WORK / "results/report_partial"),
+    shell:
+        REPORT + " --partial 2>&1 | keep_log {log:q}"

@@ -17,6 +17,7 @@ from slimclr.reporting.tables.probe import probe_table
 from slimclr.reporting.tables.provenance import provenance_table
 from slimclr.reporting.tables.quick import quick_table
 from slimclr.reporting.tables.sources import sources_table
+from slimclr.reporting.tables.speed import speed_table
 from slimclr.reporting.tables.table import Table
 from slimclr.reporting.tables.transfer import transfer_detail_table, transfer_table
 
@@ -26,6 +27,7 @@ def report_tables(
     references: References,
     reasons: Reasons,
     records: list[Record],
+    logged: pd.DataFrame,
     runs: list[str],
     absent: Sequence[Absent] = (),
 ) -> list[Table]:
@@ -36,6 +38,7 @@ def report_tables(
         references: The published figures.
         reasons: What `summary.not_comparable` found.
         records: One for each stage of each directory.
+        logged: Frame with `results.RATE_COLUMNS`.
         runs: Names of the configuration's runs.
         absent: Checkpoints that were not there.
     """
@@ -50,6 +53,7 @@ def report_tables(
         transfer_table(summary, references, reasons),
         transfer_detail_table(summary, reasons),
         cost_table(summary),
+        speed_table(records, logged),
         sources_table(runs, references),
         provenance_table(records),
     ]

@@ -1,6 +1,10 @@
 """The report as files: complete, self-contained, the same twice, and clear about what is missing."""
 
+import html
 import json
+import shutil
+import subprocess
+import tempfile
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,8 +13,8 @@ import pandas as pd
 import pytest
 
 from slimclr.errors import UserError
-from slimclr.reporting.figures import thin
-from tests.helpers.small_results import put, write, write_results
+from slimclr.reporting.figures.training import thin
+from tests.helpers.small_results import STAGES, put, write, write_results
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "wbr"}
 
@@ -65,7 +69,8 @@ class Page(HTMLParser):
 def test_page_is_whole_and_loads_nothing(results):
     text = (write(results) / "index.html").read_text()
     page = Page(text)
-    assert page.loaded == []
+    assert page.loaded == ["script"]
+    assert "<script>" in text
     assert "@import" not in text
     assert all(not part.startswith("url(") or part.startswith("url(#") for part in text.split() if "url(" in part)
     local = [anchor.removeprefix("#") for anchor in page.anchors if anchor.startswith("#")]
@@ -114,10 +119,10 @@ def test_files_and_their_content(results):
     out = write(results)
     names = ["accuracy", "training_plain", "training_slim"]
     assert sorted(path.name for path in out.iterdir()) == [
-        "figures", "index.html", "tables.csv", "tables.md", "tables.tex",
+        "figures", "index.html", "recipes", "tables.csv", "tables.md", "tables.tex",
     ]  # fmt: skip
     assert sorted(path.name for path in (out / "figures").iterdir()) == sorted(
-        f"{name}.{ending}" for name in names for ending in ("svg", "png")
+        f"{name}.{ending}" for name in names for ending in ("svg", "pdf", "png", "csv")
     )
     frame = pd.read_csv(out / "tables.csv", dtype={"width": str})
     row = frame[(frame["run"] == "plain") & (frame["metric"] == "top1")].iloc[0]
@@ -129,7 +134,7 @@ def test_files_and_their_content(results):
 def test_written_twice_it_is_the_same(results):
     first, second = write(results, "first"), write(results, "second")
     files = [path.relative_to(first) for path in first.rglob("*") if path.is_file()]
-    assert len(files) == 10
+    assert len(files) == 16
     for file in files:
         assert (first / file).read_bytes() == (second / file).read_bytes(), file
 
@@ -171,7 +176,7 @@ def test_an_unusable_file_is_named_with_the_rule_to_run(results, file, text, mes
 
 def test_a_transfer_run_must_be_a_run(results):
     with pytest.raises(UserError, match="'typo' belongs to no run"):
-        write(results, transfer_runs=["typo"])
+        write(results, stages=STAGES | {"transfer": ["typo"]})
 
 
 def test_thin_averages_neighbours():
@@ -210,7 +215,7 @@ def test_accuracy_over_measured_time_is_drawn(results):
         about = {"schema": 1, "run": run, "stage": "latency", "weights_sha256": "f" * 64, "widths": widths}
         put(results / "latency" / run / "metrics.json", about)
     every = ["slim", "slim_seed1", "plain", "random_resnet50"]
-    out = write(results, others={"latency": every})
+    out = write(results, stages=STAGES | {"latency": every})
     page = (out / "index.html").read_text()
     assert "Linear-probe top-1 against measured time" in page
     assert "Measured (ms)" in page
@@ -233,5 +238,92 @@ def test_accuracies_while_training(results):
 
 def test_a_report_without_drawings_has_their_folder_all_the_same(tmp_path):
     runs = {"random_resnet50": ["random_resnet50"]}
-    out = write(write_results(tmp_path), runs=runs, transfer_runs=[])
+    out = write(write_results(tmp_path), runs=runs, stages={"probe": list(runs)})
     assert list((out / "figures").iterdir()) == []
+
+
+GRADIENTS = {
+    "widths": {
+        "1.0": {"norm_used": 2.0, "norm_rest": 0.0, "ratio": None},
+        "0.5": {"norm_used": 1.0, "norm_rest": 0.5, "ratio": 2.0},
+    },
+    "cosine": {"1.0/0.5": 0.25},
+    "last_layer": {"singular_1": 0.5, "singular_2": 0.1},
+}
+
+
+def test_gradients_are_drawn_and_given_as_numbers_and_words(results):
+    with (results / "pretrain/plain/metrics.jsonl").open("a") as log:
+        for epoch in (2, 3):
+            line = {"step": epoch, "epoch": epoch, "lr": 0.1, "widths": {"1.0": {"loss": 1.0}}, "gradients": GRADIENTS}
+            log.write(json.dumps(line) + "\n")
+    out = write(results)
+    drawn = pd.read_csv(out / "figures/gradients_plain.csv", dtype={"widths": str})
+    assert drawn.columns.tolist() == ["kind", "widths", "epoch", "value"]
+    assert sorted(drawn[drawn["epoch"] == 3]["value"]) == [0.0, 0.1, 0.25, 0.5, 0.5, 1.0, 2.0, 2.0]
+    page = (out / "index.html").read_text()
+    assert "cosine, 1.0/0.5: value 0.25 at epoch 2 to 0.25 at epoch 3" in page
+    assert (out / "figures/gradients_plain.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_loss_has_an_axis_for_each_width_and_its_numbers(results):
+    log = results / "pretrain/plain/metrics.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    losses = {"widths": {"1.0": {"loss": 1}, "0.5": {"loss": 9}}}
+    log.write_text("".join(json.dumps(line | losses) + "\n" for line in lines))
+    out = write(results)
+    text = (out / "figures/training_plain.svg").read_text()
+    assert all(label in text for label in ("Loss, 1.0", "Loss, 0.5", "Rate"))
+    data = pd.read_csv(out / "figures/training_plain.csv", dtype={"width": str})
+    assert set(data[(data["drawn"] == "loss") & (data["width"] == "0.5")]["value"]) == {9}
+
+
+def test_rate_and_waiting_of_a_training(results):
+    log = results / "pretrain/plain/metrics.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    rates = [{"images_per_s": 100.0 * (n + 1), "data_wait": 0.1 * n, "memory_mb": 2500} for n in range(4)]
+    log.write_text("".join(json.dumps(line | rate) + "\n" for line, rate in zip(lines, rates, strict=True)))
+    (table,) = [table for table in Page((write(results) / "index.html").read_text()).tables if "Images/s" in table[0]]
+    assert table[-1] == ["plain", "CPU", "250.0", "15.0 %", "2.5", "00:01:01"]
+
+
+def test_recipes_can_be_taken_away(results):
+    out = write(results, recipes={"plain": "pretrain: {epochs: 2}\n"})
+    assert (out / "recipes/plain.yaml").read_text() == "pretrain: {epochs: 2}\n"
+    assert "recipes/plain.yaml" in Page((out / "index.html").read_text()).anchors
+
+
+def test_figures_that_a_user_types_in_come_first(results):
+    own = results.parent / "references.user.yaml"
+    own.write_text(
+        "references:\n- {run: plain, stage: probe, metric: top1, widths: {'1.0': 67.9}, source: readme}\n"
+        "- {run: slim, stage: probe, metric: top1, widths: {'0.5': 60.5}, source: mine}\n"
+        "sources: {mine: {title: typed in}}\n"
+    )
+    out = write(results, references=[results.parent / "references.yaml", own])
+    frame = pd.read_csv(out / "tables.csv", dtype={"width": str})
+    top1 = frame[frame["metric"] == "top1"].set_index(["run", "width"])
+    assert top1.loc[("plain", "1.0")]["published"] == 67.9
+    assert top1.loc[("slim", "0.5")]["source"] == "typed in"
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs chromium on PATH")
+def test_a_browser_sorts_tables(results):
+    page = write(results) / "index.html"
+    script = """<script>
+        const rows = () => [...document.querySelectorAll("#probe tbody tr")];
+        const first = () => rows().map((row) => row.cells[0].textContent.trim());
+        const head = document.querySelectorAll("#probe thead th")[2], seen = [first()];
+        for (let click = 0; click < 3; click++) { head.querySelector("button").click(); seen.push(first()); }
+        document.title = JSON.stringify(seen);
+    </script>"""
+    page.write_text(page.read_text().replace("</body>", script + "</body>"))
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    with tempfile.TemporaryDirectory() as profile:
+        command = ["chromium", *options, f"--user-data-dir={profile}", "--dump-dom", page.as_uri()]
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    grouped, falling, rising, again = json.loads(html.unescape(shown.partition("<title>")[2].partition("</title>")[0]))
+    # 66.5, 33.5 / 66 / 66, 33: the group's name is on its first row alone until rows are sorted.
+    assert falling == ["slim†", "plain", "random_resnet50", "slim†", "random_resnet50"]
+    assert rising == ["random_resnet50", "slim†", "plain", "random_resnet50", "slim†"]
+    assert grouped == again
