@@ -20,7 +20,7 @@ A changed key reruns the stage that it belongs to, but for `workers`, `log_every
 `keep_every_epochs`, `keep_state`, `compile`, `activation_checkpointing` and `url`: these count from the next start on.
 
 `demo.yaml` is the miniature, `references.yaml` holds the published figures that the report puts beside ours, each with
-its source. Figures that you type in yourself go into `references.user.yaml` beside it, in the same form; Git ignores it.
+its source. Figures that you type in go into `references.user.yaml` beside it, in the same form; Git ignores that file.
 """
 
 

@@ -83,7 +83,8 @@ class Pretrain(Model):
     log_every: Count = Field(10, description="Steps between two lines of metrics.jsonl.")
     gradients_every: Count | None = Field(
         None,
-        description="Steps between gradient records in metrics.jsonl, each one more backward and one more set of gradients per width; null: none.",
+        description="Steps between gradient records in metrics.jsonl, each one more backward and set of gradients "
+        "per width; null: none.",
     )
     checkpoint_minutes: Positive = Field(
         15, description="Minutes between checkpoints within an epoch; a killed run loses no more than that."

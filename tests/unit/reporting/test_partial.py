@@ -41,7 +41,7 @@ def test_what_is_done_is_shown_and_the_rest_named(report, capsys):
 
 
 def test_nothing_done_is_one_line(report, capsys):
-    results, out, command = report
+    results, _, command = report
     (results / "pretrain/plain/metrics.json").unlink()
     assert main([*command, "--partial"]) == 2
     assert f"{results}: no run has a result yet; report when a pre-training is done" in capsys.readouterr().err
