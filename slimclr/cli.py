@@ -9,7 +9,7 @@ from types import ModuleType
 
 from slimclr import __version__
 from slimclr.engine.preemption import Preempted, exit_code, stoppable
-from slimclr.errors import UserError, printable, refusal
+from slimclr.errors import UserError, exhausted, printable, refusal
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,8 +51,8 @@ def _run(arguments: list[str]) -> int:
         return 2
     except BrokenPipeError:  # `slimclr ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        refused = refusal(error, _written(options))
+    except Exception as error:
+        refused = exhausted(error) or (refusal(error, _written(options)) if isinstance(error, OSError) else None)
         if refused is None:
             raise
         print(f"slimclr {options.command}: error: {printable(refused)}", file=sys.stderr)

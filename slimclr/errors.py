@@ -1,12 +1,21 @@
-"""Errors that the command line prints as one line: UserError, and refusals of the operating system."""
+"""Errors that the command line prints as one line: UserError, and what the operating system refuses or lacks."""
 
 import errno
 import os
+import re
+import resource
 from collections.abc import Sequence
 from pathlib import Path
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+_NO_MEMORY = re.compile(
+    r"out of memory|allocate memory|bad_alloc|start new thread|launch worker thread|failed to map segment",
+    re.IGNORECASE,
+)
+_NO_FILES = re.compile(r"too many open files", re.IGNORECASE)
 
 
 class UserError(ValueError):
@@ -52,3 +61,27 @@ def refusal(error: OSError, written: Sequence[Path]) -> str | None:
         mend = "correct the path, or mend that and run this stage again"
     # Not the error's own words, in which pyarrow repeats its number.
     return f"{where}: {os.strerror(error.errno)}; {mend}"
+
+
+def exhausted(error: BaseException | None) -> str | None:
+    """What the machine has no more of, in one line.
+
+    Args:
+        error: What ended the command. Libraries say it in many ways, and raise other errors because of it.
+
+    Returns:
+        The line; None when neither memory nor open files were short.
+    """
+    while error is not None:
+        number = error.errno if isinstance(error, OSError) else None
+        said = " ".join(str(error).split())[:300]
+        if number in (errno.EMFILE, errno.ENFILE) or _NO_FILES.search(said):
+            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            return f"no more than {limit} files may be open; raise that with 'ulimit -n', or use fewer workers"
+        if isinstance(error, MemoryError) or number == errno.ENOMEM or _NO_MEMORY.search(said):
+            told = f" ({printable(said)})" if said else ""
+            return (
+                f"out of memory{told}; give this stage more, or use fewer workers or a smaller batch, and run it again"
+            )
+        error = error.__cause__ or error.__context__
+    return None

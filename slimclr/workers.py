@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing.util import register_after_fork
+from types import TracebackType
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -64,6 +65,7 @@ def become_worker(parent: int) -> None:
     signal.set_wakeup_fd(-1)  # forked, it has the parent's
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     end_with_parent(parent)
+    sys.excepthook = _tell
     threading.Thread(target=_end_when_told, args=(parent,), daemon=True).start()
 
 
@@ -78,6 +80,12 @@ def end_with_parent(parent: int) -> None:
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print what a library's thread fails with, except that a stopping parent no longer takes what it asked for."""
+    if not issubclass(kind, EOFError | ConnectionError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _end_when_told(parent: int) -> None:

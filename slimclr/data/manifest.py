@@ -4,6 +4,7 @@
 (`.records/<wnid>.json`) until the manifest is written, and only one class at a time is in memory.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,6 +86,9 @@ def write_manifest(records: Iterable[Record], path: Path) -> None:
                 flush()
         flush()
 
+# Of a damaged one, a name could lead anywhere.
+_KEY = re.compile(r"[^/\x00-\x1f\x7f]+/[^/\x00-\x1f\x7f]+")
+
 
 class Row(NamedTuple):
     """What the manifest says of an image, as far as it is read again; `sha1` is in hexadecimal."""
@@ -117,7 +121,9 @@ class Manifest:
     def __iter__(self) -> Iterator[Row]:
         with self._one_line():
             for batch in self._file.iter_batches(4096, columns=Row._fields):
-                columns = (batch.column(name).to_pylist() for name in Row._fields)
+                columns = [batch.column(name).to_pylist() for name in Row._fields]
+                if odd := [key for key in columns[0] if not _KEY.fullmatch(key or "") or "../" in key]:
+                    raise ValueError(f"{odd[0]!r} is no <class>/<image>")
                 yield from map(Row._make, zip(*columns, strict=True))
 
     @contextmanager

@@ -153,20 +153,30 @@ def _ancestors() -> list[int]:
 
 def _watch(reader: int, ancestors: list[int], last: bool) -> None:
     """The thread of `stoppable`."""
-    ready, _, _ = select.select([reader, *ancestors], [], [])
-    if reader not in ready:
-        os.kill(os.getpid(), signal.SIGTERM)
-    elif not os.read(reader, 1):  # the block's end
-        return
-    until = time.monotonic() + GRACE_SECONDS
-    while (left := until - time.monotonic()) > 0:
-        ready, _, _ = select.select([reader], [], [], left)
-        if ready and not os.read(reader, 4096):
-            if not last:
-                return
-            # What is left is the interpreter's end, which waits for threads and processes.
-            time.sleep(left)
-    _end_at_once()
+    try:
+        if reader not in _readable([reader, *ancestors]):
+            os.kill(os.getpid(), signal.SIGTERM)
+        elif not os.read(reader, 1):  # the block's end
+            return
+        until = time.monotonic() + GRACE_SECONDS
+        while (left := until - time.monotonic()) > 0:
+            if _readable([reader], left) and not os.read(reader, 4096):
+                if not last:
+                    return
+                # What is left is the interpreter's end, which waits for threads and processes.
+                time.sleep(left)
+        _end_at_once()
+    finally:
+        for file in (reader, *ancestors):
+            os.close(file)
+
+
+def _readable(files: list[int], seconds: float | None = None) -> list[int]:
+    """Which of the open files can be read, or have ended, once one of them can; `select` knows the first 1024 alone."""
+    poll = select.poll()
+    for file in files:
+        poll.register(file, select.POLLIN)
+    return [file for file, _ in poll.poll(None if seconds is None else 1000 * seconds)]
 
 
 def _end_at_once() -> NoReturn:

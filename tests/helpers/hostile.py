@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
@@ -43,7 +44,15 @@ PROBE = {
     "log_every": 1,
     "checkpoint_minutes": 1e-5,
 }
-TRANSFER = SHORT | {"epochs": 3, "milestones": [2]}
+RECIPES = {
+    "pretrain": PRETRAIN,
+    "probe": PROBE,
+    "quick": {"image_size": 32, "resize": 36, "workers": 0, "neighbours": [3, 10], "temperatures": [0.1]},
+    "finetune": PROBE | {"optimizer": {"lr": 0.05}, "head_lr": 0.5},
+    "transfer": SHORT | {"epochs": 3, "milestones": [2]},
+}
+READ_IMAGES = ("pretrain", "probe", "quick", "finetune")
+"""Stages that have both loaders and their workers."""
 
 
 class World:
@@ -58,6 +67,7 @@ class World:
         from slimclr.miniature.write import write_miniature
 
         write_miniature(self.raw, classes=4, train_per_class=12, val_per_class=8, coco_train=8, coco_val=4)
+        self.weights = self.folder / ("weights.safetensors" if MMDET else "trained/out/weights.safetensors")
         if MMDET:
             self._draw_weights()
         else:
@@ -69,7 +79,6 @@ class World:
         from slimclr.nn.weights import save_weights
 
         network = SlimmableResNet(14, 8, (1.0, 0.5), zero_init_residual=False)
-        self.weights = self.folder / "weights.safetensors"
         tensors = {f"backbone.{name}": tensor for name, tensor in network.state_dict().items()}
         save_weights(self.weights, tensors, {"depth": 14, "base_width": 8, "widths": [1.0, 0.5]})
 
@@ -87,40 +96,29 @@ class World:
         saved(self.folder / "foreign", made("mocov2_slim", "encoder_q.")[1])
         write_results(self.folder)
         assert main(self.command("pretrain", self.folder / "trained", epochs=2)) == 0
-        self.weights = self.folder / "trained/out/weights.safetensors"
 
     def command(self, stage: str, out: Path, **recipe: Any) -> list[str]:
         """`slimclr`'s arguments of a stage that writes below `out`; `recipe` changes what is trained."""
-        inputs = {
-            "extract": ["--split", "train", "--archive", self.raw / "ILSVRC2012_img_train.tar", "--expect", "subset"],
-            "extract straight": ["--split", "train", "--archive", self.raw / "ILSVRC2012_img_train.tar"],
+        archive = ["--split", "train", "--archive", self.raw / "ILSVRC2012_img_train.tar", "--expect", "subset"]
+        archive += ["--out", out / "train", "--jobs", 2]
+        images = ["--train", self.folder / "train.lmdb", "--val", self.folder / "val.lmdb"]
+        results = ["--results", self.folder / "results", "--references", self.folder / "references.yaml"]
+        words: list[Any] = {
+            "extract": archive,
+            "extract straight": [*archive, "--lmdb", out / "train.lmdb"],
             "convert": ["--folder", self.folder / "train", "--out", out / "train.lmdb"],
             "import": [self.folder / "foreign/net.pth.tar", "--no-hash-check", "--out", out / "pretrain/foreign"],
             "pretrain": ["--data", self.folder / "train.lmdb", "--out", out / "out"],
-            "probe": ["--train", self.folder / "train.lmdb", "--val", self.folder / "val.lmdb"],
-            "transfer": ["--coco", self.raw / "coco"],
-            "report": ["--results", self.folder / "results", "--references", self.folder / "references.yaml"],
+            "probe": [*images, "--weights", self.weights, "--out", out / "metrics.json"],
+            "quick": [*images, "--weights", self.weights, "--out", out / "metrics.json"],
+            "finetune": [*images, "--weights", self.weights, "--out", out / "out"],
+            "transfer": ["--coco", self.raw / "coco", "--weights", self.weights, "--out", out / "metrics.json"],
+            "export": [self.weights, "--width", 0.5, "--no-card", "--out", out / "export"],
+            "report": [*results, "--out", out / "report", "--config", self._config],
         }[stage]
-        more: list[Any] = {
-            "extract": ["--out", out / "train", "--jobs", 2],
-            "extract straight": [
-                "--expect",
-                "subset",
-                "--out",
-                out / "train",
-                "--lmdb",
-                out / "train.lmdb",
-                "--jobs",
-                2,
-            ],
-            "report": ["--out", out / "report", "--config", self._config],
-        }.get(stage, [])
-        if stage in ("pretrain", "probe", "transfer"):
-            base = {"pretrain": PRETRAIN, "probe": PROBE, "transfer": TRANSFER}[stage]
-            more = ["--name", "x", "--checkpoints", out / "work", "--recipe", json.dumps(base | recipe)]
-        if stage in ("probe", "transfer"):
-            more += ["--weights", self.weights, "--out", out / "metrics.json"]
-        return [stage.split()[0], *map(str, [*inputs, *more])]
+        if stage in RECIPES:
+            words += ["--name", "x", "--checkpoints", out / "work", "--recipe", json.dumps(RECIPES[stage] | recipe)]
+        return [stage.split()[0], *map(str, words)]
 
     @cached_property
     def _config(self) -> str:
@@ -145,9 +143,9 @@ def outcome(stage: str, out: Path) -> Any:
         return lmdb_content(out / "train.lmdb")
     if stage == "import":
         return sha256(out / "pretrain/foreign/weights.safetensors")
-    if stage == "pretrain":
+    if stage in ("pretrain", "finetune"):
         return sha256(out / "out/weights.safetensors"), json.loads((out / "out/metrics.json").read_text())["widths"]
-    if stage in ("probe", "transfer"):
+    if stage in ("probe", "quick", "transfer"):
         return json.loads((out / "metrics.json").read_text())["widths"]
     return {name: sha256(out / "report" / name) for name in ("tables.md", "tables.csv", "tables.tex")}
 
@@ -158,16 +156,16 @@ class Starter:
     def __init__(self) -> None:
         modules = ["slimclr.stages.transfer"] if MMDET else []
         if not MMDET:
-            modules += ["slimclr.stages.probe", "slimclr.stages.pretrain", "slimclr.stages.report"]
+            modules += [f"slimclr.stages.{name}" for name in ("probe", "quick", "finetune", "pretrain", "report")]
             modules += ["slimclr.stages.data", "slimclr.stages.import_checkpoint", "torch.utils.tensorboard"]
             modules += ["slimclr.data.loading.dali"] if has("nvidia.dali") else []
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(modules)
 
-    def start(self, command: list[str], log: Path) -> BaseProcess:
-        """Start it; its streams go to `log`."""
+    def start(self, command: list[str], log: Path, before: Callable[[], object] | None = None) -> BaseProcess:
+        """Start it; its streams go to `log`. `before` is called in its process first, for instance to set limits."""
         log.parent.mkdir(parents=True, exist_ok=True)
-        process = self._context.Process(target=_command, args=(command, log))
+        process = self._context.Process(target=_command, args=(command, log, before))
         process.start()
         return process
 
@@ -186,7 +184,7 @@ class Starter:
         return time.monotonic() - began
 
 
-def _command(command: list[str], log: Path) -> None:
+def _command(command: list[str], log: Path, before: Callable[[], object] | None) -> None:
     os.setsid()
     multiprocessing.set_start_method("fork", force=True)  # what a process has that was started as usual
     with open(log, "a") as file:
@@ -194,6 +192,8 @@ def _command(command: list[str], log: Path) -> None:
     torch.set_num_threads(1)
     sys.argv = ["slimclr", *command]
     try:
+        if before:
+            before()
         code = main()
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.helpers.hostile import Starter, Tally, World, left_over
+from tests.helpers.hostile import READ_IMAGES, Starter, Tally, World, left_over
 
 # What stands between the killed process and the command, as in a rule's shell.
 SHELL = 'export SLIMCLR_END_WITH="$$ $PPID"; trap "" TERM USR1; {command} 2>&1 | cat'
@@ -21,7 +21,7 @@ def run(tally: Tally, world: World, starter: Starter, stages: list[str], *, trie
     for stage in stages:
         for number in range(tries):
             recipe = {}
-            if stage in ("pretrain", "probe"):
+            if stage in READ_IMAGES:
                 recipe = {"loader": ("torchvision", "dali")[number % 2], "workers": (1, 4)[number // 2 % 2]}
             folder = world.folder / f"orphaned/{stage}"
             command, log = world.command(stage, folder, **recipe), folder / "log"

@@ -7,7 +7,7 @@ import signal
 import time
 from contextlib import suppress
 
-from tests.helpers.hostile import PATIENCE_SECONDS, Starter, Tally, World, left_over
+from tests.helpers.hostile import PATIENCE_SECONDS, READ_IMAGES, Starter, Tally, World, left_over
 
 # Loader and workers, of the stages that read images.
 LOADERS = [(loader, workers) for loader in ("torchvision", "dali") for workers in (0, 1, 4)]
@@ -17,7 +17,7 @@ def run(tally: Tally, world: World, starter: Starter, stages: list[str], *, trie
     """Stop each stage so often; one after the other takes each signal, group and loader."""
     generator = random.Random(seed)
     for stage in stages:
-        loaders = LOADERS if stage in ("pretrain", "probe") else [(None, 1)]
+        loaders = LOADERS if stage in READ_IMAGES else [(None, 1)]
         seconds: dict[object, float] = {}
         for number in range(tries):
             name = ("SIGTERM", "SIGUSR1")[number % 2]

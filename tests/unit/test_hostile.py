@@ -2,16 +2,38 @@
 
 import re
 import subprocess
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from tests.helpers.hostile import Starter, Tally, World
-from tests.hostile import kills, stops
+from tests.hostile import archives, attack, kills, pairs, resources, settings, stops
 
 
-def test_kills_and_stops(tmp_path):
-    tally, world, starter = Tally(), World(tmp_path), Starter()
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Inputs of the stages, and what starts them."""
+    return World(tmp_path_factory.mktemp("world")), Starter()
+
+
+def test_some_of_the_attacks(place):
+    tally, (world, starter) = Tally(), place
+    attack.run(tally, starter, islice(archives.attacks(world), 5, None, 40))
+    attack.run(tally, starter, islice(resources.attacks(world, starter, ["convert"]), 6, None, 5))
+    pairs.run(tally, world, starter, ["convert"], tries=1)
+    assert tally.failures == []
+
+
+def test_some_values_of_the_config(tmp_path, monkeypatch):
+    tally = Tally()
+    monkeypatch.chdir(tmp_path)
+    settings.check(tally, tmp_path, every=151)
+    assert tally.failures == []
+
+
+def test_kills_and_stops(place):
+    tally, (world, starter) = Tally(), place
     kills.run(tally, world, starter, ["convert"], tries=2)
     stops.run(tally, world, starter, ["extract straight", "probe"], tries=4)
     assert tally.failures == []

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from slimclr.data.archives.kinds import is_zip
-from slimclr.data.archives.tar import files, open_tar, read_member
+from slimclr.data.archives.tar import files, open_tar, read_member, refuse_name
 from slimclr.data.images.check import describe
 from slimclr.data.manifest import MANIFEST, Record, write_manifest
 from slimclr.data.stores.convert import write_lmdb
@@ -204,8 +204,7 @@ def _zip_members(source: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
         with zipfile.ZipFile(source) as archive:
             for member in archive.infolist():
                 path = PurePosixPath(member.filename)
-                if path.is_absolute() or ".." in path.parts:
-                    raise UserError(f"{source}: member {member.filename!r} leaves the target folder; do not use it")
+                refuse_name(member.filename, str(source))
                 if stat.S_ISLNK(member.external_attr >> 16):
                     raise UserError(f"{source}: member {member.filename!r} is a link; do not use this archive")
                 if _wanted(path) and not member.is_dir():

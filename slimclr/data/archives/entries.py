@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from slimclr.data.archives.kinds import is_zip
 from slimclr.data.archives.sources import Folder, Members, Source, ZipMembers
-from slimclr.data.archives.tar import files, open_tar, refuse_outside
+from slimclr.data.archives.tar import files, is_odd, open_tar, refuse_name
 from slimclr.errors import UserError
 
 # In Kaggle's archive, and in what is unpacked from it.
@@ -73,9 +73,11 @@ def zip_entries(archive: Path, split: str) -> Iterator[Entry]:
     with open_zip(archive) as file:
         members = sorted(file.infolist(), key=lambda info: info.header_offset)
     for info in members:
-        refuse_outside(info.filename, str(archive))
+        refuse_name(info.filename, str(archive))
         if info.is_dir():
             continue
+        if info.filename.rpartition("/")[2] in ("", "."):
+            raise UserError(f"{archive}: member {info.filename!r} is a file without a name; do not use this archive")
         path = "" if is_hidden(info.filename) else below(info.filename, split)
         if path is None:
             continue
@@ -142,6 +144,8 @@ def list_files(folder: Path) -> FileList:
             if is_hidden(entry.name):
                 hidden += 1
             elif entry.is_file():
+                if is_odd(entry.name):
+                    raise UserError(f"{folder}: {entry.name!r} has a line break, or no text, in its name; rename it")
                 status = entry.stat()
                 found.append((entry.name, status.st_size, status.st_mtime_ns))
         return FileList(found, hidden)

@@ -1,6 +1,7 @@
 """Reads tars that may be damaged or hostile, in place: also a tar inside a tar, without unpacking it."""
 
 import os
+import re
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -106,10 +107,17 @@ def _head(path: Path) -> bytes:
         return file.read(tarfile.BLOCKSIZE)
 
 
-def refuse_outside(name: str, where: str) -> None:
-    """Refuse an archive one of whose members could reach outside the target folder."""
+def refuse_name(name: str, where: str) -> None:
+    """Refuse an archive one of whose members could reach outside the target folder, or cannot be in a list of names."""
     if name.startswith("/") or ".." in name.split("/"):
         raise UserError(f"{where}: member {name!r} leaves the target folder; do not use this archive")
+    if is_odd(name):
+        raise UserError(f"{where}: member {name!r} has a line break, or no text, in its name; do not use this archive")
+
+
+def is_odd(name: str) -> bool:
+    """Whether a file's name has a control character, or is not UTF-8: lists of names have one a line, and are UTF-8."""
+    return re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", name) is not None
 
 
 def files(tar: tarfile.TarFile, where: str) -> Iterator[tarfile.TarInfo]:
@@ -117,9 +125,11 @@ def files(tar: tarfile.TarFile, where: str) -> Iterator[tarfile.TarInfo]:
     while (member := tar.next()) is not None:
         # tarfile would keep them all: 1.28 million take more than a gigabyte.
         cast(Any, tar).members.clear()
-        refuse_outside(member.name, where)
+        refuse_name(member.name, where)
         if member.isdir():
             continue
+        if flat_name(member) in ("", "."):
+            raise UserError(f"{where}: member {member.name!r} is a file without a name; do not use this archive")
         if not member.isreg() or member.issparse():
             raise UserError(f"{where}: member {member.name!r} is a link or a device; do not use this archive")
         yield member

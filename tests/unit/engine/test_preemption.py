@@ -71,6 +71,18 @@ def test_a_library_that_does_not_return_is_not_waited_for():
     assert told == "slimclr: asked to stop, but busy for 1 seconds; ended at once, run this stage again"
 
 
+def test_many_commands_in_one_process_leave_no_file_open():
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        with stoppable(last=False):
+            pass
+    # The threads close them.
+    until = time.monotonic() + 30
+    while len(os.listdir("/proc/self/fd")) > before and time.monotonic() < until:
+        time.sleep(0.01)
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
 def test_without_the_shell_that_it_names_a_command_stops():
     with subprocess.Popen(["sleep", "60"]) as shell:
         process = start(IN_PYTHON, SLIMCLR_END_WITH=str(shell.pid))

@@ -14,7 +14,7 @@ from slimclr.data.archives.extract import extract_train, extract_val
 from slimclr.data.manifest import write_manifest
 from slimclr.errors import UserError
 from slimclr.files import sha256
-from tests.helpers.tar_tools import SMALL, members, pack
+from tests.helpers.tar_tools import SMALL, members, pack, tiny_photos
 
 
 def _jpeg():
@@ -204,6 +204,28 @@ def test_members_that_leave_the_folder(copy, tmp_path, name):
     _set_inner(copy.train, lambda inner: inner.append((name, inner[0][1])))
     _refuses(copy.train, tmp_path / "deep" / "train", "leaves the target folder")
     assert not list(tmp_path.rglob("evil*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a\nb.JPEG", "has a line break, or no text, in its name"),
+        ("a\udcff.JPEG", "has a line break, or no text, in its name"),
+        ("\x1b[31m.JPEG", "has a line break, or no text, in its name"),
+        (".", "is a file without a name"),
+        ("", "is a file without a name"),
+    ],
+)
+def test_members_whose_names_are_none(copy, tmp_path, name, said):
+    photo = next(tiny_photos(1))
+    header = tarfile.TarInfo(name)
+    header.size = len(photo)
+    # Not by `pack`, which closes the archive; and as the class tar's first member, so that it is met while unpacking.
+    member = header.tobuf(tarfile.GNU_FORMAT, errors="surrogateescape") + photo + bytes(-len(photo) % tarfile.BLOCKSIZE)
+    copy.train.write_bytes(pack([("n00000001.tar", member + pack([("a.JPEG", photo)]))]))
+    _refuses(copy.train, tmp_path / "train", said)
+    copy.train.write_bytes(member + pack([("n00000001.tar", pack([("a.JPEG", photo)]))]))
+    _refuses(copy.train, tmp_path / "train", said)
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])

@@ -82,6 +82,9 @@ def test_another_manifest(database, extracted, tmp_path, capsys):
         (table.assign(bytes=table["bytes"] + 1), "and 21 more"),
         (table.assign(sha1="x"), "label, size or SHA-1 of n.*; run the extract stage again"),
         (table.assign(sha1=None), "label, size or SHA-1 of n.*; run the extract stage again"),
+        (table.assign(key="../etc/passwd"), "no readable manifest .'../etc/passwd' is no <class>/<image>."),
+        (table.assign(key="n1/a\0b"), "no readable manifest .'n1/a.x00b' is no <class>/<image>."),
+        (table.assign(key=None), "no readable manifest .None is no <class>/<image>."),
         (table.drop(columns="sha1"), "no readable manifest .a column is missing."),
     ):
         change.to_parquet(tmp_path / "other.parquet")
