@@ -20,6 +20,13 @@ class Paths(Model):
     )
 
 
+class LMDBResize(Model):
+    """Smaller training images for fewer cores: an option of ours, not the paper's."""
+
+    shorter_side: Count = Field(400, description="Larger images are scaled down to it, in pixels; bicubic.")
+    quality: int = Field(90, ge=1, le=95, description="Of the new JPEGs.")
+
+
 class ImageNet(Model):
     """Archives or folders below `paths.raw`; only read. Hidden entries (`._*`, `.DS_Store`) are passed over."""
 
@@ -53,6 +60,11 @@ class ImageNet(Model):
         "stop", description="Corrupt images stop the stage with a list; skip: they are left out and reported."
     )
     check_md5: bool = Field(False, description="Compare the archives' MD5 with what ImageNet published.")
+    lmdb_resize: LMDBResize | None = Field(
+        None,
+        description="Training images are scaled down while the LMDB is written; runs on them are reported as not "
+        "comparable. Needs `keep_folder: true`. Null: their bytes stay.",
+    )
     recordio_resize: Count | None = Field(
         None,
         description="RecordIO files, which are made on request: larger images are scaled down to this shorter side in "
@@ -63,6 +75,8 @@ class ImageNet(Model):
     def _check(self) -> Self:
         if self.check_md5 and self.expect == "subset":
             raise ValueError("check_md5 true compares with the official archives; it goes with expect: ilsvrc2012")
+        if self.lmdb_resize is not None and not self.keep_folder:
+            raise ValueError("lmdb_resize is done from the folders of images; set keep_folder: true")
         return self
 
 

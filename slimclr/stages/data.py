@@ -10,6 +10,7 @@ from slimclr.data.archives.kinds import is_zip
 from slimclr.data.archives.report import write_report
 from slimclr.data.manifest import MANIFEST, REPORT, write_manifest
 from slimclr.data.stores.convert import write_lmdb
+from slimclr.data.stores.resized import write_resized_lmdb
 from slimclr.errors import UserError
 
 
@@ -72,11 +73,22 @@ def extract(
     records.remove()
 
 
-def convert(*, folder: Path, out: Path) -> None:
+def convert(
+    *, folder: Path, out: Path, shorter_side: int | None = None, quality: int = 90, jobs: int | None = None
+) -> None:
     """Put an extracted split into one LMDB.
 
     Args:
         folder: Folder with `manifest.parquet`.
         out: The database, one file.
+        shorter_side: Larger images are scaled down to this many pixels; None keeps every byte.
+        quality: JPEG quality of images that are scaled down.
+        jobs: Threads that scale down; None: as many as there are cores.
     """
-    write_lmdb(folder, folder / MANIFEST, out)
+    if shorter_side is None:
+        write_lmdb(folder, folder / MANIFEST, out)
+        return
+    if not 1 <= quality <= 95:
+        raise UserError(f"--quality {quality}: must be between 1 and 95")
+    threads = available_jobs() if jobs is None else jobs
+    write_resized_lmdb(folder, folder / MANIFEST, out, shorter_side=shorter_side, quality=quality, threads=threads)

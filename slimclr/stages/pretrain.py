@@ -18,6 +18,7 @@ from slimclr.build.monitor import build_monitors, build_online
 from slimclr.build.trainer import build_trainer
 from slimclr.config import Pretrain, dump, fingerprint
 from slimclr.data.stores import open_images
+from slimclr.data.stores.base import Images
 from slimclr.data.stores.digest import images_digest
 from slimclr.engine.distributed import process_group
 from slimclr.engine.records import copy_records
@@ -142,7 +143,7 @@ def _train(
         open_folder(checkpoints, recipe, part=part, inputs=inputs, main=process.main),
     ):
         plan = plan_batch(recipe, process.world_size)
-        deviations = [*deviations, *plan.deviations]
+        deviations = [*deviations, *plan.deviations, *_of_images(images)]
         if process.main and deviations:
             print(f"pretrain {run}: not comparable with the paper: {'; '.join(deviations)}", flush=True)
         method = build_method(recipe, backbone, classes=len(images.classes), seed=seed)
@@ -177,6 +178,14 @@ def _train(
         finish(folder, recipe, inputs)
     classes = tuple(images.classes) if recipe.method.name == "supervised" else ()
     return _Trained(backbone, method.exported(), trainer.step, deviations, inputs, folder, classes)
+
+
+def _of_images(images: Images) -> list[str]:
+    """What is not as in the archives."""
+    resized = getattr(images, "resized", None)
+    if not resized:
+        return []
+    return [f"training images are scaled down to {resized['shorter_side']} px (JPEG quality {resized['quality']})"]
 
 
 def _digest(recipe: Pretrain, init: Path | None) -> dict[str, str]:

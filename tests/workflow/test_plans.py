@@ -75,6 +75,15 @@ def test_recordio_is_resized_as_the_config_says(resize, option, tmp_path):
     assert counts(output)["extract_train"] == 1
 
 
+def test_training_images_are_scaled_down_as_the_config_says(tmp_path):
+    config = {"imagenet": {"lmdb_resize": {"shorter_side": 400}}, "runs": ["slimclr_mocov2_200ep"]}
+    code, output = planned(tmp_path, "results/probe/slimclr_mocov2_200ep/metrics.json", config=config)
+    assert code == 0, output
+    train, val = sorted(line for line in output.splitlines() if "slimclr convert --folder" in line)
+    assert "train.lmdb --shorter-side 400 --quality 90 " in train
+    assert "val.lmdb  2>&1" in val
+
+
 def test_val_is_compared_but_no_input_of_a_training(tmp_path):
     config = {"runs": ["slimclr_mocov2_200ep"], "paths": {"raw": "a raw", "work": "work"}}
     weights = "work/results/pretrain/slimclr_mocov2_200ep/weights.safetensors"

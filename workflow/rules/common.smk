@@ -301,6 +301,14 @@ def extracted(split):
     }
 
 
+def resized(split):
+    """Options that scale training images down in the LMDB; validation images never are."""
+    resize = CONFIG.imagenet.lmdb_resize
+    if resize is None or split != "train":
+        return []
+    return ["--shorter-side", resize.shorter_side, "--quality", resize.quality]
+
+
 def begins_with(wildcards):
     """What a run begins with, where it is no drawn weights."""
     settings = recipe(wildcards).pretrain

@@ -130,5 +130,7 @@ if CONFIG.imagenet.keep_folder:
             runtime=600,
         params:
             folder=lambda wildcards, input: os.path.dirname(input.manifest),
+            resize=lambda wildcards: resized(wildcards.split),
         shell:
-            "train_env slimclr convert --folder {params.folder:q} --out {output.lmdb:q} 2>&1 | keep_log {log:q}"
+            "train_env slimclr convert --folder {params.folder:q} --out {output.lmdb:q} {params.resize:q}"
+            " 2>&1 | keep_log {log:q}"

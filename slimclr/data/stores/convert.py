@@ -1,7 +1,7 @@
 """An extracted split into one LMDB."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha1
 from itertools import islice
@@ -46,21 +46,30 @@ def write_lmdb(folder: Path, manifest: Path, out: Path, *, map_size: int = INITI
             progress(f"write {out.name}", len(rows)) as advance,
         ):
             advance(writer.done)
-            for entry, data in _contents(folder, islice(entries(), writer.done, None)):
+            for entry, data in contents(folder, islice(entries(), writer.done, None), read_checked):
                 writer.add(entry, data)
                 advance(1)
             writer.finish()
         lock.unlink()
 
 
-def _contents(folder: Path, entries: Iterator[Entry]) -> Iterator[tuple[Entry, bytes]]:
-    """The files of a data set, checked, in order; a few threads read ahead, as opening a file takes long."""
+def contents(
+    folder: Path, entries: Iterator[Entry], read: Callable[[Path, Entry], bytes], threads: int = _READERS
+) -> Iterator[tuple[Entry, bytes]]:
+    """The files of a data set, in order; a few threads read ahead, as opening a file takes long.
+
+    Args:
+        folder: Folder of the data set.
+        entries: What the manifest says of each file.
+        read: Gives a file's content, for its path and entry.
+        threads: That read.
+    """
     waiting: deque[tuple[Entry, Future[bytes]]] = deque()
     held = 0
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         try:
             for entry in entries:
-                waiting.append((entry, pool.submit(_read_checked, folder / entry[0], entry[1], entry[2])))
+                waiting.append((entry, pool.submit(read, folder / entry[0], entry)))
                 held += entry[1]
                 while held > _READ_AHEAD_BYTES or len(waiting) > _READ_AHEAD_FILES:
                     first, data = waiting.popleft()
@@ -72,7 +81,13 @@ def _contents(folder: Path, entries: Iterator[Entry]) -> Iterator[tuple[Entry, b
             pool.shutdown(cancel_futures=True)
 
 
-def _read_checked(path: Path, size: int, checksum: str) -> bytes:
+def read_checked(path: Path, entry: Entry) -> bytes:
+    """A file's content, if it is what the manifest says.
+
+    Raises:
+        UserError: It is missing, not readable, or not what the manifest says.
+    """
+    _, size, checksum = entry
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:

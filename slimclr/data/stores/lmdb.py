@@ -1,11 +1,12 @@
 """A data set as one LMDB file: cluster file systems are slow with a million small files.
 
 Layout (one file, no lock file):
-    b"00000000", b"00000001", ...  the images' bytes, unchanged, sorted by class and file name
+    b"00000000", b"00000001", ...  the images' bytes, sorted by class and file name
     b"keys"                        JSON list of `<class>/<file name>`
     b"labels", b"sizes"            little-endian int64 arrays, one entry per image
     b"meta"                        JSON {"format": "slimclr-images", "version": 1, "count": int, "classes": [str],
-                                   "digest": SHA-256 over keys, sizes and sums}
+                                   "digest": SHA-256 over keys, sizes and sums}; where the images were scaled down
+                                   also "resized": {"shorter_side": int, "quality": int}
     b"sums"                        SHA-1 of every image, 20 bytes each
 
 It is written as `<name>.part` and renamed when it is complete. Until then the entry b"!unfinished" holds the number of
@@ -52,6 +53,7 @@ class LMDBImages:
         digest: SHA-256 over keys, sizes and SHA-1 of the images, in hexadecimal.
         keys: `<class>/<file name>` of every image.
         labels: int64, (images,).
+        resized: How the images were scaled down (`shorter_side` in pixels, `quality` of the JPEGs); None: not at all.
 
     Raises:
         UserError: No such file, not one of ours, or cut short.
@@ -66,6 +68,7 @@ class LMDBImages:
                 raise ValueError(f"format {meta['format']} version {meta['version']}")
             self.classes: list[str] = meta["classes"]
             self.digest: str = meta["digest"]
+            self.resized: dict[str, int] | None = meta.get("resized")
             self.keys: list[str] = json.loads(self._get(b"keys"))
             self.labels = np.frombuffer(self._get(b"labels"), "<i8").astype(np.int64)
         except (ValueError, KeyError, TypeError) as error:
@@ -82,7 +85,7 @@ class LMDBImages:
         return {**self.__dict__, "_handle": None}
 
     def read(self, index: int) -> bytes:
-        """The image's bytes as they were in the archive."""
+        """The image's bytes, as they were in the archive unless `resized` says otherwise."""
         if not 0 <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
         return self._get(image_name(index))

@@ -102,12 +102,16 @@ class LMDBWriter:
         self._commit()
         self._commit_before.result()
 
-    def finish(self) -> None:
-        """Complete the database and give it its name."""
+    def finish(self, *, resized: dict[str, int] | None = None) -> None:
+        """Complete the database and give it its name.
+
+        Args:
+            resized: How its images were scaled down; None: they are as they were.
+        """
         classes = sorted(self._counts)
         counts = [self._counts[name] for name in classes]
         meta = {"format": FORMAT, "version": VERSION, "count": self.done, "classes": classes}
-        meta["digest"] = self._digest.hexdigest()
+        meta |= {"digest": self._digest.hexdigest()} | ({"resized": resized} if resized else {})
         labels = np.repeat(np.arange(len(counts), dtype="<i8"), counts)
         sizes = np.frombuffer(self._sizes, np.int64).astype("<i8")
         self._keys += b"]" if self._keys else b"[]"

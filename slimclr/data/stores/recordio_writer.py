@@ -1,7 +1,6 @@
 """Writing RecordIO with mxnet's own writer. The only module that imports mxnet: it runs in `.venvs/recordio`."""
 
 import errno
-import io
 import multiprocessing
 import os
 import shutil
@@ -12,9 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image
-
-from slimclr.data.images.decode import decode_rgb
+from slimclr.data.images.resize import shrink
 from slimclr.data.stores import open_images
 from slimclr.data.stores.recordio import RecordImages
 from slimclr.errors import UserError
@@ -127,11 +124,4 @@ def _prepare(images: "Images", index: int, resize: int | None, quality: int) -> 
         raise UserError(f"{key}: an empty file instead of an image; extract the archive again")
     if resize is None:
         return data
-    image = decode_rgb(data, key)
-    shorter = min(image.size)
-    if shorter <= resize:
-        return data
-    width, height = (round(side * resize / shorter) for side in image.size)
-    file = io.BytesIO()
-    image.resize((width, height), Image.Resampling.BICUBIC).save(file, "JPEG", quality=quality)
-    return file.getvalue()
+    return shrink(data, key, shorter_side=resize, quality=quality)

@@ -43,9 +43,12 @@ def verify(path: Path, *, manifest: Path | None = None, content: bool = False) -
         sizes = lambda index: (root / keys[index]).stat().st_size  # noqa: E731
     elif manifest is None:
         raise UserError(f"{path}: says nothing of its images' sizes; name the manifest with --manifest")
+    resized = isinstance(images, LMDBImages) and images.resized is not None
     if manifest is not None:
-        tables = _from_manifest(manifest, path, images)
-        _compare_labels(path, images, tables, str(manifest))
+        known = _from_manifest(manifest, path, images)
+        _compare_labels(path, images, known, str(manifest))
+        # Sizes and sums of images that were scaled down are the database's own.
+        tables = tables if resized else known
     wrong: list[str] = []
     with progress(f"verify {path.name}", len(images)) as advance:
         for index, key in enumerate(images.keys):
@@ -55,7 +58,8 @@ def verify(path: Path, *, manifest: Path | None = None, content: bool = False) -
         more = f" and {len(wrong) - 3:,} more" if len(wrong) > 3 else ""
         raise UserError(f"{path}: {'; '.join(wrong[:3])}{more}; run the stage that made it again")
     what = "keys, labels, sizes and content" if content else "keys, labels and sizes"
-    against = manifest if manifest is not None else "its own tables"
+    against = manifest if manifest is not None and not resized else "its own tables"
+    against = f"{against}, keys and labels with {manifest}" if manifest is not None and resized else against
     return f"{path}: {len(images):,} images in {len(images.classes):,} classes; {what} agree with {against}"
 
 
