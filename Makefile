@@ -12,8 +12,9 @@ demo: .venvs/train $(wildcard .venvs/detection) ## the whole pipeline on a gener
 	$(SNAKEMAKE) --configfile config/demo.yaml -- all
 	@echo "report: $(CURDIR)/demo/results/report/index.html"
 
+# Tests of commands wait now and then: a process more than there are cores.
 test: .venvs/dev .venvs/train .venvs/detection .venvs/recordio ## the test suite, on up to four cores
-	.venvs/dev/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	.venvs/dev/bin/pytest --numprocesses $$(($$(nproc) < 4 ? $$(nproc) + 1 : 4)) --dist loadfile --no-loadscope-reorder
 
 test-gpu: .venvs/dev ## the tests that need an NVIDIA GPU
 	.venvs/dev/bin/pytest -m gpu
