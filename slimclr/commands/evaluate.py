@@ -2,22 +2,36 @@
 
 import argparse
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
 from slimclr.commands.arguments import IMAGES, at_least
 from slimclr.config import Backend, Probe
+from slimclr.errors import UserError
 
-HELP = "Evaluate a trained classifier at every width; no training data, no training."
+HELP = "Evaluate a trained classifier or detector at every width; no training data, no training."
+# What a detector has no use for.
+_OF_CLASSIFIERS = ("classifier", "recalibrate", "by_class", "resize", "image_size", "views", "batch", "loader")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command line."""
     parser.add_argument(
-        "--weights", type=Path, required=True, help="weights.safetensors: with a classifier, or the probe's backbone"
+        "--weights",
+        type=Path,
+        required=True,
+        help="weights.safetensors: with a classifier, or the probe's backbone; with --coco detector.safetensors",
     )
     parser.add_argument("--classifier", type=Path, metavar="FILE", help="classifier.safetensors of the weights' probe")
-    parser.add_argument("--data", type=Path, required=True, help=f"labelled images: {IMAGES}")
+    images = parser.add_mutually_exclusive_group(required=True)
+    images.add_argument("--data", type=Path, help=f"labelled images: {IMAGES}")
+    images.add_argument(
+        "--coco", type=Path, metavar="FOLDER", help="annotations/instances_val2017.json and val2017/, for a detector"
+    )
+    parser.add_argument(
+        "--pictures", type=Path, metavar="FOLDER", help="with --coco: what every width sees on a few photos"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON to write")
     parser.add_argument(
         "--widths", type=_width, nargs="+", metavar="WIDTH", help="these widths (default: those that were trained)"
@@ -46,12 +60,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, arguments: Sequence[str]) -> int | None:
     """Run the command."""
+    _check(options)
     from slimclr.engine.distributed import launch
 
     # It takes a GPU that no other run has.
     code = launch(options.gpus, arguments)
     if code is not None:
         return code
+    if options.coco is not None:
+        from slimclr.stages.evaluate_detector import evaluate_detector
+
+        evaluate_detector(
+            options.weights,
+            coco=options.coco,
+            widths=options.widths,
+            workers=options.workers,
+            gpus=options.gpus,
+            tf32=options.tf32,
+            out=options.out,
+            pictures=options.pictures,
+        )
+        return None
     from slimclr.stages.evaluate import Running, evaluate
 
     evaluate(
@@ -69,6 +98,21 @@ def run(options: argparse.Namespace, arguments: Sequence[str]) -> int | None:
         out=options.out,
     )
     return None
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse options that do not go together, and a detector where there is no mmdet."""
+    if options.coco is None:
+        if options.pictures is not None:
+            raise UserError("--pictures: shows what a detector finds; give --coco, too, or leave it out")
+        return
+    for name in _OF_CLASSIFIERS:
+        if getattr(options, name):
+            raise UserError(f"--{name.replace('_', '-')}: not for a detector (--coco); leave it out")
+    if find_spec("mmdet") is None:
+        raise UserError(
+            "--coco: needs mmdet, which is not in this environment; call it as .venvs/detection/bin/slimclr"
+        )
 
 
 def _width(text: str) -> float:

@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slimclr.commands.arguments import IMAGES, add_source, at_least, width_multiplier
+from slimclr.errors import UserError
 
-HELP = "Take one width away: plain weights, ONNX, int8, torch.export, timm, mmdet, with a model card."
+HELP = "Take one width away: plain weights, ONNX, int8, torch.export, timm, mmdet, with a model card; or of a detector."
 
+# Options that a detector, which is always for mmdet, has no use for.
+_OF_NETWORKS = ("classifier", "recalibrate", "fold", "data", "val", "metrics")
 FORMATS = ("torchvision", "timm", "onnx", "int8", "pt2", "mmdet")
 
 
@@ -52,6 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, _: Sequence[str]) -> None:
     """Run the command."""
+    from slimclr.detection.kept_files import is_detector
+
+    if is_detector(Path(options.source)):
+        _export_detector(options)
+        return
     from slimclr.stages.export import export
 
     export(
@@ -72,3 +80,14 @@ def run(options: argparse.Namespace, _: Sequence[str]) -> None:
         licence=options.licence,
         force=options.force,
     )
+
+
+def _export_detector(options: argparse.Namespace) -> None:
+    given = [f"--{name}" for name in _OF_NETWORKS if getattr(options, name)]
+    given += ["--head"] * (options.head != "none")
+    given += ["--format"] * (options.formats not in (["torchvision"], ["mmdet"]))
+    if given:
+        raise UserError(f"{options.source}: is a detector, for which {given[0]} means nothing; leave it out")
+    from slimclr.stages.export_detector import export_detector
+
+    export_detector(Path(options.source), options.out, width=options.width, force=options.force)

@@ -2,10 +2,12 @@
 
 import argparse
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from slimclr.commands.arguments import IMAGES, SECTION
 from slimclr.config import Checkpoint, parse_section
+from slimclr.errors import UserError
 
 HELP = "Let a checkpoint of the reference implementation replace a run's pre-training."
 
@@ -27,6 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--recipe", help=f"what the file must be, as Snakemake passes it on: {SECTION.format('a recipe', 'checkpoint')}"
     )
     parser.add_argument(
+        "--detector",
+        action="store_true",
+        help="FILE is the released Mask R-CNN; FOLDER gets detector.safetensors, for evaluate --coco and export",
+    )
+    parser.add_argument(
         "--no-hash-check", dest="hash_check", action="store_false", help="accept a hash that does not fit"
     )
     parser.add_argument("--val", type=Path, metavar="DATA", help=f"photos to try its classifier on: {IMAGES}")
@@ -37,6 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, _: Sequence[str]) -> None:
     """Run the command."""
+    if options.detector:
+        _import_detector(options)
+        return
     recipe = parse_section(Checkpoint, options.recipe) if options.recipe else None
     from slimclr.stages.import_checkpoint import import_checkpoint
 
@@ -49,3 +59,16 @@ def run(options: argparse.Namespace, _: Sequence[str]) -> None:
         val=options.val,
         photos=options.photos,
     )
+
+
+def _import_detector(options: argparse.Namespace) -> None:
+    for name in ("recipe", "val"):
+        if getattr(options, name):
+            raise UserError(f"--{name}: not for a detector (--detector); leave it out")
+    if find_spec("mmdet") is None:
+        raise UserError(
+            "--detector: needs mmdet, which is not in this environment; call it as .venvs/detection/bin/slimclr"
+        )
+    from slimclr.stages.import_detector import import_detector
+
+    import_detector(options.file, out=options.out, run=options.run, hash_check=options.hash_check)

@@ -86,6 +86,7 @@ def write_manifest(records: Iterable[Record], path: Path) -> None:
                 flush()
         flush()
 
+
 # Of a damaged one, a name could lead anywhere.
 _KEY = re.compile(r"[^/\x00-\x1f\x7f]+/[^/\x00-\x1f\x7f]+")
 

@@ -1,12 +1,16 @@
 """COCO's average precision of every width of a detector."""
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmdet.evaluation import CocoMetric
+from mmengine.config import ConfigDict
 from mmengine.evaluator import Evaluator
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from slimclr.detection.detector import SlimmableMaskRCNN
@@ -33,6 +37,25 @@ def metrics_of(model: SlimmableMaskRCNN) -> dict[str, str]:
 
 def _kinds(model: SlimmableMaskRCNN) -> list[str]:
     return [kind for kind in _KINDS if kind == "bbox" or model.with_mask]
+
+
+def validation_loader(config: ConfigDict, coco: Path, *, workers: int) -> DataLoader:
+    """The loader of a kept detector's validation photos.
+
+    Args:
+        config: The detector's configuration.
+        coco: Folder with `annotations/instances_val2017.json` and `val2017/`.
+        workers: Loader processes.
+    """
+    settings = copy.deepcopy(config.eval_dataloader)
+    settings |= {"num_workers": workers, "persistent_workers": workers > 0}
+    settings.dataset.data_root = str(coco)
+    for transform in settings.dataset.pipeline:
+        # JSON has no tuples, and mmcv wants one.
+        if isinstance(transform.get("scale"), list):
+            transform.scale = tuple(transform.scale)
+    init_default_scope(config.default_scope)
+    return Runner.build_dataloader(settings, seed=0)
 
 
 def measure(

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from mmdet.registry import MODELS
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import init_default_scope
 from torch import nn
 
 from slimclr.detection import backbone, detector  # noqa: F401 - puts them into mmengine's registries
 from slimclr.detection.detector import SlimmableMaskRCNN
+from slimclr.detection.kept_files import CONFIG, HEADER, TENSORS, Kept, read_kept
 from slimclr.errors import UserError
 from slimclr.files import write_json
-from slimclr.nn.weights import read_tensors, write_tensors
+from slimclr.nn.weights import write_tensors
 
-TENSORS, CONFIG = "detector.safetensors", "config.json"
-_HEADER = "slimclr_detector"
 _MODULES = ["slimclr.detection.backbone", "slimclr.detection.detector"]
 
 
@@ -41,26 +41,42 @@ def save_detector(
     values = config.to_dict()
     values["model"]["backbone"] = {"type": "SlimmableBackbone", "shape": dict(shape)}
     values["custom_imports"] = {"imports": _MODULES, "allow_failed_imports": False}
-    write_tensors(folder / TENSORS, model.state_dict(), {_HEADER: json.dumps(dict(header))})
+    write_tensors(folder / TENSORS, model.state_dict(), {HEADER: json.dumps(dict(header))})
     write_json(folder / CONFIG, values)
 
 
-def load_detector(folder: Path) -> SlimmableMaskRCNN:
+def build_detector(model: Mapping[str, Any]) -> SlimmableMaskRCNN:
+    """The detector of a configuration's section `model`, as initialised."""
+    # mmdet's classes ask mmengine's registry for others, which looks where a runner would have told it to.
+    init_default_scope("mmdet")
+    built: SlimmableMaskRCNN = MODELS.build(ConfigDict(model))
+    return built
+
+
+def load_detector(path: Path) -> SlimmableMaskRCNN:
     """The detector that `save_detector` wrote, in eval mode, on the CPU.
+
+    Args:
+        path: As for `slimclr.detection.kept_files.read_kept`.
 
     Raises:
         UserError: A file is missing or of another kind, or the two do not fit each other.
     """
-    for name in (TENSORS, CONFIG):
-        if not (folder / name).is_file():
-            raise UserError(f"{folder / name}: no such file; run the transfer stage of this run first")
-    tensors, metadata = read_tensors(folder / TENSORS)
-    if _HEADER not in metadata:
-        raise UserError(f"{folder / TENSORS}: not a detector of this pipeline; run the transfer stage again")
+    return build_kept(read_kept(path))
+
+
+def build_kept(kept: Kept) -> SlimmableMaskRCNN:
+    """The detector of files that were read, in eval mode, on the CPU.
+
+    Raises:
+        UserError: Tensors and configuration do not fit each other.
+    """
     try:
-        model: SlimmableMaskRCNN = MODELS.build(Config.fromfile(folder / CONFIG).model)
-        model.load_state_dict(tensors)
+        model = build_detector(kept.config["model"])
+        model.load_state_dict(kept.tensors)
     except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{folder}: {TENSORS} and {CONFIG} do not fit each other ({reason}); run it again") from None
+        raise UserError(
+            f"{kept.folder}: {TENSORS} and {CONFIG} do not fit each other ({reason}); run it again"
+        ) from None
     return model.eval()

@@ -72,7 +72,7 @@ def build_config(
             "model": model_config(weights=weights, stage_channels=stage_channels, classes=len(classes), **settings),
             "train_cfg": {"type": "ExactLoop", "max_epochs": epochs, "checkpoint_minutes": checkpoint_minutes},
             "train_dataloader": _train_dataloader(**data, flip=flip, batch=batch // processes, seed=seed),
-            "eval_dataloader": _eval_dataloader(**data),
+            "eval_dataloader": eval_dataloader(**data),
             **optimisation(epochs=epochs, **moves),
             **_runtime(processes=processes, log_interval=log_interval),
             "randomness": {"seed": seed},
@@ -165,10 +165,10 @@ def _train_dataloader(
     }
 
 
-def _eval_dataloader(
+def eval_dataloader(
     *, coco: Path, classes: Sequence[str], image_scale: tuple[int, int], workers: int
 ) -> dict[str, Any]:
-    # For `slimclr.detection.transfer`, which evaluates every width, once, after training.
+    """The validation photos, one after the other; arguments as in `build_config`."""
     keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
     pipeline = [{"type": "LoadImageFromFile"}, _resize(image_scale), {"type": "PackDetInputs", "meta_keys": keys}]
     return {

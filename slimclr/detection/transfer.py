@@ -14,6 +14,7 @@ from slimclr.detection.check import annotation_file, check_coco
 from slimclr.detection.detector import SlimmableMaskRCNN
 from slimclr.detection.evaluation import measure
 from slimclr.detection.kept import save_detector
+from slimclr.detection.pictures import write_pictures
 from slimclr.detection.recipe import build_config
 from slimclr.engine.distributed import Process
 from slimclr.engine.preemption import Preempted, stop_requests
@@ -22,6 +23,8 @@ from slimclr.nn.weights import load_backbone
 
 # Beside the checkpoints: COCO's photos were found whole.
 CHECKED = "coco_checked.json"
+# Beside the detector: what every width sees on a few photos.
+PICTURES = "pictures"
 
 
 def run_transfer(
@@ -47,7 +50,7 @@ def run_transfer(
         identity: What is trained, as `slimclr.engine.run_folder.identity` says it.
         checkpoints: Folder for checkpoints, mmengine's logs and its `vis_data/scalars.json`.
         process: This process.
-        keep: Folder for the trained detector.
+        keep: Folder for the trained detector and its pictures.
         recipe: The other arguments of `slimclr.detection.recipe.build_config` and `model_config`.
 
     Returns:
@@ -91,6 +94,7 @@ def _train(
     widths = evaluate(runner, annotations=annotation_file(coco, "val"))
     if runner.rank:
         return None
+    write_pictures(keep / PICTURES, _bare(runner), runner.build_dataloader(config.eval_dataloader, seed=0).dataset)
     save_detector(keep, _bare(runner), config, shape=shape, header={"name": name, "inputs": identity["inputs"]})
     return widths
 

@@ -25,6 +25,7 @@ from slimclr.reporting.figures import (
 )
 from slimclr.reporting.layouts import markdown, to_csv, to_latex, to_markdown
 from slimclr.reporting.logged import read_logged
+from slimclr.reporting.pictures import Picture, read_pictures
 from slimclr.reporting.references import load_references
 from slimclr.reporting.results import Record, Results, read_results
 from slimclr.reporting.seen import read_seen
@@ -96,8 +97,9 @@ def write_report(
         facts.append(("Left out", f"{len(absent)} checkpoints that are missing or refused"))
     facts += [(f"Not there yet: {stage}", ", ".join(directories)) for stage, directories in unfinished.items()]
     heading = Heading(title, facts)
-
-    write_text(out / "index.html", render_page(heading, tables, drawings, recipes))
+    write_text(
+        out / "index.html", render_page(heading, tables, drawings, recipes, read_pictures(results, found.records))
+    )
     write_text(out / "tables.md", render_markdown(heading, tables))
     write_text(out / "tables.csv", to_csv(summary))
     write_text(out / "tables.tex", render_latex(tables))
@@ -129,7 +131,11 @@ def _drawings(
 
 
 def render_page(
-    heading: Heading, tables: list[Table], drawings: Mapping[str, list[Drawing]], recipes: Collection[str] = ()
+    heading: Heading,
+    tables: list[Table],
+    drawings: Mapping[str, list[Drawing]],
+    recipes: Collection[str] = (),
+    detections: Sequence[Picture] = (),
 ) -> str:
     """The HTML page: one file, nothing loaded from elsewhere.
 
@@ -138,6 +144,7 @@ def render_page(
         tables: In order.
         drawings: Of each section.
         recipes: Runs whose resolved recipe lies in recipes/.
+        detections: What detectors see.
     """
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -150,6 +157,7 @@ def render_page(
         tables={table.key: table for table in tables},
         drawings=defaultdict(list, drawings),
         recipes=list(recipes),
+        detections=detections,
     )
     return page + "\n"
 

@@ -35,7 +35,7 @@ names = {{
     "pretrain": ["weights.safetensors", "config.yaml", "metrics.json", "metrics.jsonl", "tensorboard/events"],
     "report": ["index.html", "tables.md", "tables.csv", "tables.tex", "figures/1.svg"],
 }}
-beside = {{"probe": ["classifier.safetensors"], "transfer": ["detector.safetensors", "config.json"]}}
+beside = {{"probe": ["classifier.safetensors"], "transfer": ["detector.safetensors", "config.json", "pictures/1.0.jpg"]}}
 about = {{"stage": command, "run": words[words.index("--name") + 1] if "--name" in words else None}}
 header = json.dumps({{"__metadata__": {{"slimclr": json.dumps(about)}}}}).encode()
 made = [out / name for name in names[command]] if command in names else [out]

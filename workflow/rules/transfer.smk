@@ -14,6 +14,7 @@ rule transfer:
         metrics="<results>/transfer/{run}/metrics.json",
         detector="<results>/transfer/{run}/detector.safetensors",
         config="<results>/transfer/{run}/config.json",
+        pictures=directory("<results>/transfer/{run}/pictures"),
     log:
         "<logs>/transfer/{run}.log",
     benchmark:

@@ -10,7 +10,7 @@ from torch import Tensor
 from slimclr.errors import UserError
 
 CHECKPOINT, CONFIG = "backbone.pth", "mask_rcnn.py"
-_DEPTHS: dict[tuple[int, ...], int] = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
+DEPTHS: dict[tuple[int, ...], int] = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
 
 _TEXT = '''"""Mask R-CNN on {name}. `checkpoint` is relative to where training starts."""
 
@@ -40,7 +40,7 @@ def write_mmdet(state: Mapping[str, Tensor], network: Mapping[str, Any], folder:
     Raises:
         UserError: mmdet's ResNet cannot be this network.
     """
-    depth = _DEPTHS.get(tuple(network["layers"]))
+    depth = DEPTHS.get(tuple(network["layers"]))
     if depth is None or network["small_images"] or network["folded"]:
         raise UserError(
             "--format mmdet: mmdet's ResNet has depths 50, 101, 152 and batch norms, and this network is none of them; "

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -156,6 +157,32 @@ def test_all_faults_of_both_splits_are_said_at_once(coco):
         f"{coco}/val2017/1.jpg: not a readable image (1 of 3 photos); correct or replace these photos, or leave them "
         "out of instances_val2017.json",
     ]
+
+
+def test_the_first_ten_missing_photos_are_named_and_all_counted(coco):
+    content = _content()
+    for number in range(12):
+        content["images"].append(content["images"][0] | {"id": 100 + number, "file_name": f"gone{number:02d}.jpg"})
+    _write(coco, "val", content)
+    first = ", ".join(f"gone{number:02d}.jpg" for number in range(10))
+    line = f"12 of the 15 photos in instances_val2017.json are missing: {first}, ...; unpack val2017.zip again"
+    assert _refused(coco) == f"{coco}/val2017: {line}"
+
+
+def test_categories_that_differ_are_named(coco):
+    content = _content()
+    content["categories"] = [{"id": 8, "name": "triangle"}]
+    for annotation in content["annotations"]:
+        annotation["category_id"] = 8
+    _write(coco, "val", content)
+    line = "categories of train and val differ (7 triangle in train alone and 8 triangle in val alone)"
+    assert _refused(coco) == f"{coco}/annotations: {line}; use the files of one release"
+
+
+def test_one_split_is_enough_where_the_other_is_not_asked_for(coco):
+    shutil.rmtree(coco / "train2017")
+    (coco / "annotations/instances_train2017.json").unlink()
+    assert check_coco(coco, splits=["val"]) == ["triangle"]
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

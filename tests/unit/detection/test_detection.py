@@ -23,6 +23,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
 import slimclr.stages.transfer as stage
+from slimclr.cli import main
 from slimclr.config import Detection
 from slimclr.detection import transfer
 from slimclr.detection.backbone import SlimmableBackbone
@@ -245,6 +246,10 @@ def test_the_same_coco_in_another_place_is_not_trained_on_again(weights: Path, c
     names = [f"{kind}_ap{item}" for kind in ("box", "mask") for item in ("", "50", "75", "_small", "_medium", "_large")]
     assert all(list(values) == names for values in metrics["widths"].values())
     assert sorted(metrics["data_sha256"]) == ["train_annotations", "train_images", "val_annotations", "val_images"]
+    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["0.5.jpg", "1.0.jpg"]
+    again = ["evaluate", "--weights", str(tmp_path / "detector.safetensors"), "--coco", str(coco), "--workers", "0"]
+    assert main([*again, "--out", str(tmp_path / "again.json")]) == 0
+    assert json.loads((tmp_path / "again.json").read_text())["widths"] == metrics["widths"]
     before = _checkpoints(tmp_path)
     assert len(before) == 1
     _is_kept(tmp_path, next(iter(before)))

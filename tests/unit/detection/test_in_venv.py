@@ -100,7 +100,7 @@ def job(tmp_path: Path, environment: dict[str, str]) -> list[str]:
     return [str(VENV / "bin/python"), str(tmp_path / "launch.py"), *torchrun, *transfer]
 
 
-@pytest.mark.parametrize("file", ["test_detection.py", "test_stops.py", "test_mmdets_own.py"])
+@pytest.mark.parametrize("file", ["test_detection.py", "test_detectors.py", "test_stops.py", "test_mmdets_own.py"])
 def test_the_tests_that_need_mmdet(environment: dict[str, str], tmp_path: Path, file: str) -> None:
     command = [VENV / "bin/python", "-m", "pytest", "-p", "no:cacheprovider", "-q", "-c", os.devnull]
     command += ["--rootdir", tmp_path, Path(__file__).with_name(file)]

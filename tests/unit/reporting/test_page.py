@@ -1,5 +1,6 @@
 """The report as files: complete, self-contained, the same twice, and clear about what is missing."""
 
+import base64
 import html
 import json
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from slimclr.errors import UserError
 from slimclr.reporting.figures.training import thin
@@ -52,6 +54,8 @@ class Page(HTMLParser):
             self.ids.append(attributes["id"])
         if tag == "a":
             self.anchors.append(attributes["href"])
+        elif tag == "img" and attributes["src"].startswith("data:image/jpeg;base64,"):
+            pass
         elif tag in ("script", "link", "img", "iframe", "object", "image"):
             self.loaded.append(tag)
 
@@ -107,6 +111,23 @@ def test_page_shows_ap_by_overlap_and_size(results):
     path.write_text(json.dumps(transfer))
     with pytest.raises(UserError, match="mask_ap_small must be a number from 0 to 100"):
         write(results)
+
+
+def test_pictures_of_the_transfer_are_in_the_page(results):
+    folder = results / "transfer/plain/pictures"
+    folder.mkdir()
+    Image.new("RGB", (320, 40), (9, 99, 9)).save(folder / "1.0.jpg")
+    Image.new("RGB", (320, 40)).save(folder / "0.5.jpg")  # of a width that the metrics do not have
+    page = (write(results) / "index.html").read_text()
+    assert Page(page).loaded == []
+    content = base64.b64encode((folder / "1.0.jpg").read_bytes()).decode()
+    assert page.count("<img ") == 1
+    assert f'<img src="data:image/jpeg;base64,{content}" width="320" height="40"' in page
+    assert "What the detectors see" in page
+    for other in (b"<svg onload='x'>", b"x" * (2 << 20)):
+        (folder / "1.0.jpg").write_bytes(other)
+        with pytest.raises(UserError, match=r"1\.0\.jpg: not a picture of the transfer; run the rule transfer again"):
+            write(results)
 
 
 def test_page_says_what_is_not_comparable_and_escapes_it(results):
