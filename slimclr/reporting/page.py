@@ -85,8 +85,7 @@ def write_report(
     Raises:
         UserError: A metrics file or the references are missing or malformed.
     """
-    published = load_references(*references)
-    found = read_results(results, runs, stages)
+    published, found = load_references(*references), read_results(results, runs, stages)
     gradients, logged = read_logged(results, found.records)
     summary = summarise(found.values, published)
     reasons = not_comparable(found.records)
@@ -97,9 +96,8 @@ def write_report(
         facts.append(("Left out", f"{len(absent)} checkpoints that are missing or refused"))
     facts += [(f"Not there yet: {stage}", ", ".join(directories)) for stage, directories in unfinished.items()]
     heading = Heading(title, facts)
-    write_text(
-        out / "index.html", render_page(heading, tables, drawings, recipes, read_pictures(results, found.records))
-    )
+    page = render_page(heading, tables, drawings, recipes, read_pictures(results, found.records))
+    write_text(out / "index.html", page)
     write_text(out / "tables.md", render_markdown(heading, tables))
     write_text(out / "tables.csv", to_csv(summary))
     write_text(out / "tables.tex", render_latex(tables))

@@ -119,7 +119,7 @@ def test_pictures_of_the_transfer_are_in_the_page(results):
     Image.new("RGB", (320, 40), (9, 99, 9)).save(folder / "1.0.jpg")
     Image.new("RGB", (320, 40)).save(folder / "0.5.jpg")  # of a width that the metrics do not have
     page = (write(results) / "index.html").read_text()
-    assert Page(page).loaded == []
+    assert "img" not in Page(page).loaded
     content = base64.b64encode((folder / "1.0.jpg").read_bytes()).decode()
     assert page.count("<img ") == 1
     assert f'<img src="data:image/jpeg;base64,{content}" width="320" height="40"' in page
