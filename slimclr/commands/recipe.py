@@ -25,4 +25,5 @@ def run(options: argparse.Namespace, _: Sequence[str]) -> None:
     path = Path(options.run)
     if path.suffix not in (".yaml", ".yml"):
         path = REPOSITORY / load_config(options.config).recipes / f"{options.run}.yaml"
-    show_recipe(load_recipe(path), run=path.stem, gpus=options.gpus, images=options.images)
+    figures = REPOSITORY / "benchmarks/results"
+    show_recipe(load_recipe(path), run=path.stem, gpus=options.gpus, images=options.images, figures=figures)

@@ -13,6 +13,7 @@ import torch
 from benchmarks import gpu_proof, proof_parts
 from benchmarks.method_steps import method_of, our_step, plain_step
 from slimclr.nn import SlimmableResNet
+from tests.unit.build.test_gpu_memory import ROW
 
 REPOSITORY = Path(__file__).parents[2]
 # What a bare machine with a GPU may lack.
@@ -48,6 +49,8 @@ def test_it_runs_to_the_end_without_packages_beside_torch(tmp_path):
     assert parts["training"]["result"]["resume_bf16"]["resume_exact"] is True
     assert parts["training"]["result"]["not_finite_bf16"]["weights_finite"] is True
     assert parts["memory"]["result"]["rows"] == [], "no figure of a GPU where there is none"
+    row = parts["memory"]["result"]["mocov2_bf16_recomputed"]
+    assert set(row) == set(ROW) - {"batches", "gb"}, "what `slimclr recipe` reads"
     assert "| steps_simclr |" in (tmp_path / "summary.md").read_text()
     assert "conv" in (tmp_path / "profile.txt").read_text()
 
