@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.dist import broadcast
 from mmengine.runner import Runner
 
+from slimclr.arch import BLOCKS, CIFAR_BLOCKS
 from slimclr.detection import backbone, detector, loop, order  # noqa: F401 - puts them into mmengine's registries
 from slimclr.detection.check import annotation_file, check_coco
 from slimclr.detection.detector import SlimmableMaskRCNN
@@ -62,6 +63,11 @@ def run_transfer(
         Preempted: SIGTERM or SIGUSR1 asked to stop.
     """
     network, _ = load_backbone(weights)
+    if network.depth in CIFAR_BLOCKS:
+        raise UserError(
+            f"{weights}: a {network.arch}, a network for 32 px images without the four maps that FPN takes; give the "
+            f"weights of a ResNet of {', '.join(map(str, BLOCKS))} layers"
+        )
     config = build_config(
         weights=weights,
         stage_channels=network.stage_channels,

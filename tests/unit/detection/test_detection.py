@@ -30,6 +30,7 @@ from slimclr.detection.backbone import SlimmableBackbone
 from slimclr.detection.kept import load_detector
 from slimclr.detection.recipe import base_model, build_config
 from slimclr.engine.checkpoints import load_checkpoint
+from slimclr.nn import build_backbone
 from slimclr.nn.layers import used_slices
 from slimclr.nn.weights import read_weights
 from tests.helpers.small_detection import SIZES
@@ -351,6 +352,19 @@ def test_both_splits_are_checked_before_anything_is_trained(weights: Path, coco:
     (broken / "val2017/000000000002.jpg").write_bytes(b"<html>404</html>")
     with pytest.raises(UserError, match=r"000000000002\.jpg: not a readable image \(1 of 4 photos\)"):
         _stage(weights, broken, tmp_path)
+    assert not list(tmp_path.rglob("*.pt"))
+
+
+def test_a_backbone_of_another_depth_is_refused(weights: Path, coco: Path, tmp_path: Path) -> None:
+    cifar = build_backbone(20, 16, WIDTHS)
+    path = tmp_path / "cifar.safetensors"
+    save_weights(path, {f"backbone.{name}": tensor for name, tensor in cifar.state_dict().items()}, cifar.shape)
+    with pytest.raises(UserError, match=r"cifar.safetensors: a resnet20, a network for 32 px images without the four"):
+        _stage(path, coco, tmp_path)
+    tensors, meta = read_weights(weights)
+    save_weights(path, tensors, meta | {"depth": 26})
+    with pytest.raises(UserError, match=r"cifar.safetensors: does not fit resnet26w8: "):
+        _stage(path, coco, tmp_path)
     assert not list(tmp_path.rglob("*.pt"))
 
 
