@@ -1,11 +1,13 @@
 """The batches of a recipe, as one process sees them."""
 
 from collections.abc import Sequence
+from typing import Literal
 
-from slimclr.config import FineTune, Pretrain, Probe
+from slimclr.config import Backend, FineTune, Pretrain, Probe
 from slimclr.data.loading.base import Loader
 from slimclr.data.loading.loaders import training_loader, validation_loader
 from slimclr.data.stores.base import Images
+from slimclr.data.views.tensor import decodes_jpegs
 from slimclr.engine.distributed import Process
 
 
@@ -39,9 +41,25 @@ def build_training_loader(
         workers=recipe.workers,
         rank=process.rank,
         world_size=process.world_size,
-        backend=recipe.loader,
+        backend=chosen_backend(recipe.loader, process),
         device=process.device,
     )
+
+
+def chosen_backend(loader: Backend | Literal["auto"], process: Process) -> Backend:
+    """The backend that a recipe names, or for auto the fastest on this machine that needs no further package."""
+    if loader != "auto":
+        return loader
+    if process.device.type != "cuda":
+        return "torchvision"
+    if decodes_jpegs():
+        return "torchvision_tensor"
+    if process.main:
+        print(
+            "loader auto: this torchvision cannot decode JPEGs; Pillow's operations instead, which are slower",
+            flush=True,
+        )
+    return "torchvision"
 
 
 def build_validation_loader(recipe: Probe | FineTune, images: Images, *, process: Process) -> Loader:

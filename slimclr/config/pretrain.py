@@ -78,7 +78,11 @@ class Pretrain(Model):
         "view; mocov2_sweet: also without grey and blur.",
     )
     image_size: Count = Field(224, description="Side of a view in pixels.")
-    loader: Backend = Field("torchvision", description=LOADER)
+    loader: Backend | Literal["auto"] = Field(
+        "auto",
+        description="auto: on GPUs torchvision_tensor, where torchvision decodes JPEGs itself, else torchvision. "
+        + LOADER,
+    )
     workers: Workers = Field(8, description="Loader processes per GPU.")
     log_every: Count = Field(10, description="Steps between two lines of metrics.jsonl.")
     gradients_every: Count | None = Field(
