@@ -4,6 +4,10 @@ from snakemake.utils import min_version
 
 min_version("9.27")
 
+
+report: "workflow/report/description.rst"
+
+
 if not workflow.configfiles:
 
     configfile: f"{workflow.basedir}/config/config.yaml"

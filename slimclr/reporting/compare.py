@@ -125,25 +125,32 @@ def _missing(a: Path, b: Path, runs: list[str]) -> list[Note]:
 
 
 def _recipes(a: Path, b: Path, runs: list[str]) -> Table:
-    """The keys of the resolved recipes that differ; the report lays them beside itself."""
+    """The keys of the resolved recipes that differ."""
     rows, notes = [], []
     for run in runs:
-        # A run's further seeds have its recipe.
-        files = [folder / "report/recipes" / f"{run}.yaml" for folder in (a, b)]
-        if not all(file.is_file() for file in files):
-            hashes = {metrics.recipe_sha256 for folder in (a, b) if (metrics := _read(folder, "pretrain", run))}
-            said = "differ" if len(hashes) > 1 else "are the same"
-            notes.append(Note("", f"{run}: its recipes of pretrain {said}; reports in both folders give the keys."))
+        found = [_recipe(folder, run) for folder in (a, b)]
+        kinds = [kind for kind in ("recipe", "pretrain") if all(kind in recipes for recipes in found)]
+        if not kinds:
+            notes.append(Note("", f"{run}: its recipe is not in both; a report beside the results gives it."))
             continue
-        one, other = (dict(_flat(read_yaml(file))) for file in files)
+        one, other = (dict(_flat(recipes[kinds[0]])) for recipes in found)
         rows += [
             [Cell(run), Cell(key), Cell(one.get(key, "")), Cell(other.get(key, ""))]
             for key in dict.fromkeys((*one, *other))
             if one.get(key) != other.get(key)
         ]
+        if kinds[0] == "pretrain":
+            notes.append(Note("", f"{run}: pre-training alone is compared; a report beside it gives the rest."))
     columns = [Column(title, False) for title in ("Run", "Key", "A", "B")]
     caption = "What differs in the resolved recipes; an empty cell is a key that is not there."
     return Table("recipes", "Recipes", caption, columns, rows, notes)
+
+
+def _recipe(folder: Path, run: str) -> dict[str, dict[str, Any]]:
+    """The whole recipe, which a report has, and pre-training's, which lies beside the weights; those that are there."""
+    files = {"recipe": folder / "report/recipes" / f"{run}.yaml", "pretrain": folder / "pretrain" / run / "config.yaml"}
+    found = {kind: read_yaml(file) for kind, file in files.items() if file.is_file()}
+    return {kind: {"pretrain": recipe} if kind == "pretrain" else recipe for kind, recipe in found.items()}
 
 
 def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:

@@ -8,7 +8,8 @@ import subprocess
 import sys
 import tarfile
 import time
-from pathlib import Path
+import zipfile
+from pathlib import Path, PurePosixPath
 
 import pytest
 import torch
@@ -372,3 +373,11 @@ def test_the_papers_config_plans_without_data_or_gpu(tmp_path):
     assert done.returncode == 0, done.stderr
     counts = dict(line.split() for line in (done.stdout).splitlines() if len(line.split()) == 2)
     assert (counts["pretrain"], counts["probe"], counts["transfer"]) == ("10", "10", "3")
+
+
+def test_snakemakes_own_report_has_the_tables_the_figures_and_each_runs_results(copy):
+    done = copy.run("all", "--report", "own.zip")
+    assert done.returncode == 0, done.stdout
+    with zipfile.ZipFile(copy.folder / "own.zip") as archive:
+        names = {PurePosixPath(name).name for name in archive.namelist()}
+    assert {"index.html", "tables.csv", "training_moco.svg", "metrics.json"} <= names

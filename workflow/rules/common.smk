@@ -114,6 +114,12 @@ IN_CONTAINERS = "apptainer" in {
 ON_CLUSTER = workflow.resource_settings.nodes is not None or workflow.remote_exec
 
 
+def in_report(path, caption="metrics", category="Results"):
+    """An output that `snakemake --report` shows."""
+    folder = os.path.join(workflow.basedir, "workflow/report")
+    return report(path, caption=f"{folder}/{caption}.rst", category=category)
+
+
 def in_shell(text):
     """A piece of a rule's shell as Snakemake wants it, which takes single braces for its own."""
     return text.replace("{", "{{").replace("}", "}}")

@@ -62,7 +62,7 @@ rule measure_latency:
         environment("train"),
         weights="<results>/pretrain/{run}/weights.safetensors",
     output:
-        metrics="<results>/latency/{run}/metrics.json",
+        metrics=in_report("<results>/latency/{run}/metrics.json"),
     log:
         "<logs>/latency/{run}.log",
     container:

@@ -13,7 +13,7 @@ rule finetune:
         ),
     output:
         weights="<results>/finetune/{run}/weights.safetensors",
-        metrics="<results>/finetune/{run}/metrics.json",
+        metrics=in_report("<results>/finetune/{run}/metrics.json"),
         records="<results>/finetune/{run}/metrics.jsonl",
         events=directory("<results>/finetune/{run}/tensorboard"),
     log:

@@ -17,7 +17,7 @@ rule pretrain:
     output:
         weights="<results>/pretrain/{run}/weights.safetensors",
         config="<results>/pretrain/{run}/config.yaml",
-        metrics="<results>/pretrain/{run}/metrics.json",
+        metrics=in_report("<results>/pretrain/{run}/metrics.json"),
         records="<results>/pretrain/{run}/metrics.jsonl",
         events=directory("<results>/pretrain/{run}/tensorboard"),
     log:

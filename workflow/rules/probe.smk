@@ -10,7 +10,7 @@ rule probe:
         ),
         val="<data>/val.lmdb",
     output:
-        metrics="<results>/probe/{run}/metrics.json",
+        metrics=in_report("<results>/probe/{run}/metrics.json"),
         classifier="<results>/probe/{run}/classifier.safetensors",
     log:
         "<logs>/probe/{run}.log",

@@ -8,7 +8,7 @@ rule quick_probe:
         train="<data>/train.lmdb",
         val="<data>/val.lmdb",
     output:
-        metrics="<results>/quick/{run}/metrics.json",
+        metrics=in_report("<results>/quick/{run}/metrics.json"),
     log:
         "<logs>/quick/{run}.log",
     benchmark:

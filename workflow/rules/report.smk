@@ -36,11 +36,17 @@ rule report:
         transfer=expand("<results>/transfer/{run}/metrics.json", run=TRANSFER_RUNS),
         latency=expand("<results>/latency/{run}/metrics.json", run=LATENCY_RUNS),
     output:
-        page="<results>/report/index.html",
-        markdown="<results>/report/tables.md",
-        csv="<results>/report/tables.csv",
-        latex="<results>/report/tables.tex",
-        figures=directory("<results>/report/figures"),
+        page=in_report("<results>/report/index.html", "page", "Report"),
+        markdown=in_report("<results>/report/tables.md", "tables", "Report"),
+        csv=in_report("<results>/report/tables.csv", "tables", "Report"),
+        latex=in_report("<results>/report/tables.tex", "tables", "Report"),
+        figures=report(
+            directory("<results>/report/figures"),
+            patterns=["{figure}.svg"],
+            caption=os.path.join(workflow.basedir, "workflow/report/figure.rst"),
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
         recipes=directory("<results>/report/recipes"),
     log:
         "<logs>/report.log",
@@ -57,7 +63,7 @@ rule report:
         results=lambda wildcards, output: os.path.dirname(os.path.dirname(output.page)),
         out=lambda wildcards, output: os.path.dirname(output.page),
     shell:
-        REPORT + " 2>&1 | keep_log {log:q}"
+        f"{REPORT} 2>&1 | keep_log {{log:q}}"
 
 
 rule report_partial:
@@ -75,4 +81,4 @@ rule report_partial:
         results=str(WORK / "results"),
         out=str(WORK / "results/report_partial"),
     shell:
-        REPORT + " --partial 2>&1 | keep_log {log:q}"
+        f"{REPORT} --partial 2>&1 | keep_log {{log:q}}"

@@ -11,7 +11,7 @@ rule transfer:
             product=WORK / f"results/transfer/{wildcards.run}/metrics.json",
         ),
     output:
-        metrics="<results>/transfer/{run}/metrics.json",
+        metrics=in_report("<results>/transfer/{run}/metrics.json"),
         detector="<results>/transfer/{run}/detector.safetensors",
         config="<results>/transfer/{run}/config.json",
         pictures=directory("<results>/transfer/{run}/pictures"),

@@ -54,12 +54,16 @@ def test_figures_and_recipes_that_differ(two, capsys):
     assert f"plain: {b} has no transfer." in text
 
 
-def test_all_runs_of_both_and_recipes_by_hash_where_no_report_lies_there(two, capsys):
+def test_all_runs_of_both_and_pretrainings_recipe_without_a_report(two, capsys):
+    for folder, rate in zip(two, (0.1, 0.2), strict=True):
+        (folder / "pretrain/slim/config.yaml").write_text(f"optimizer: {{lr: {rate}}}\n")
     assert main(["compare", *map(str, two)]) == 0
     text = capsys.readouterr().out
     assert {row[0] for row in rows(text, "Figures")} == {"plain", "random_resnet50", "slim", "slim_seed1"}
     assert all(row[6] == "0.00" for row in rows(text, "Figures"))
-    assert "slim: its recipes of pretrain are the same" in text
+    assert rows(text, "Recipes") == [["slim", "pretrain.optimizer.lr", "0.1", "0.2"]]
+    assert "slim: pre-training alone is compared" in text
+    assert "plain: its recipe is not in both" in text
 
 
 def test_what_cannot_be_compared_is_one_line(two, tmp_path, capsys):
