@@ -12,7 +12,7 @@ from torch import Tensor
 from slimclr.detection.kept_files import TENSORS, Kept
 from slimclr.errors import UserError
 from slimclr.exporting.extract import extract, network_arguments
-from slimclr.exporting.formats.mmdet import DEPTHS
+from slimclr.exporting.formats.mmdet import DEPTHS, in_python
 from slimclr.nn import SlimmableResNet, build_backbone
 
 CHECKPOINT, CONFIG = "detector.pth", "detector.py"
@@ -91,7 +91,7 @@ def write_detector(kept: Kept, width: float, folder: Path) -> dict[str, Any]:
         if isinstance(transform.get("scale"), list):
             transform["scale"] = tuple(transform["scale"])
     text = _TEXT.format(
-        name=kept.name.replace("\\", "/").replace('"', "'"),
+        name=in_python(kept.name),
         width=width,
         config=CONFIG,
         checkpoint=CHECKPOINT,

@@ -1,5 +1,6 @@
 """mmdet: a backbone's checkpoint for `init_cfg`, and a config of Mask R-CNN on a narrow one."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,11 @@ model = dict(
 '''
 
 
+def in_python(name: str) -> str:
+    """A name as it may stand in a Python file's text: a run's name may come from somebody else's weights."""
+    return re.sub(r"[^\w .,+()-]", "?", name)
+
+
 def write_mmdet(state: Mapping[str, Tensor], network: Mapping[str, Any], folder: Path, *, name: str) -> None:
     """Write the checkpoint and the config.
 
@@ -51,7 +57,7 @@ def write_mmdet(state: Mapping[str, Tensor], network: Mapping[str, Any], folder:
     torch.save({"state_dict": backbone, "meta": {}}, folder / CHECKPOINT)
     channels = int(network["channels"])
     text = _TEXT.format(
-        name=name,
+        name=in_python(name),
         depth=depth,
         channels=channels,
         checkpoint=CHECKPOINT,
