@@ -47,6 +47,8 @@ def decodes_jpegs() -> bool:
 
 def tensor_colours(drawn: Drawn, image: Tensor) -> Tensor:
     """As `slimclr.data.views.pillow.pillow_colours`, on a uint8 tensor and without rounding in between."""
+    # Flipped first: every operation commutes with it, and bytes are moved faster than floats.
+    image = image.flip(2) if drawn.flip else image
     values = image.to(torch.float32, memory_format=torch.contiguous_format)
     for name, factor in drawn.colours:
         if name == "hue":
@@ -63,7 +65,7 @@ def tensor_colours(drawn: Drawn, image: Tensor) -> Tensor:
         values = _blur(values, drawn.blur)
     if drawn.solarise:
         values = torch.where(values < SOLARISE_FROM - 0.5, values, 255 - values)
-    return values.flip(2) if drawn.flip else values
+    return values
 
 
 def _grey(values: Tensor) -> Tensor:
@@ -79,16 +81,19 @@ def _turn_hue(values: Tensor, turns: float) -> None:
     of `c`, at its least from two parts on, and linear in between.
     """
     red, green, blue = values
-    least, greatest = values.amin(0), values.amax(0)
+    least = torch.minimum(torch.minimum(red, green), blue)
+    greatest = torch.maximum(torch.maximum(red, green), blue)
     chroma = greatest - least
     # Where the pixel is on the circle: around its greatest channel, on the side of the greater of the other two.
     place = torch.where(greatest == red, green - blue, torch.where(greatest == green, blue - red, red - green)).div_(
         chroma.clamp(min=1e-3)
     )
     place.add_(torch.where(greatest == red, 0.0, torch.where(greatest == green, 2.0, 4.0)))
-    place.add_(6 * turns).remainder_(6)
+    place.add_(6 * turns)
+    if abs(turns) > 1 / 6:
+        place.remainder_(6)
     for channel, peak in zip(values, (0, 2, 4), strict=True):
-        # A distance beyond 3 goes the other way round.
+        # A distance beyond 3 goes the other way round; it is 6 at most.
         share = torch.sub(place, peak).abs_().sub_(3).abs_().sub_(1).clamp_(0, 1)
         torch.addcmul(least, chroma, share, out=channel)
 
