@@ -33,7 +33,7 @@ names = {{
                   "coco/annotations/instances_train2017.json", "coco/annotations/instances_val2017.json"],
     "extract": ["manifest.parquet", "data_report.json"],
     "pretrain": ["weights.safetensors", "config.yaml", "metrics.json", "metrics.jsonl", "tensorboard/events"],
-    "report": ["index.html", "tables.md", "tables.csv", "tables.tex", "figures/1.svg"],
+    "report": ["index.html", "tables.md", "tables.csv", "tables.tex", "figures/1.svg", "recipes/1.yaml"],
 }}
 beside = {{"probe": ["classifier.safetensors"], "transfer": ["detector.safetensors", "config.json", "pictures/1.0.jpg"]}}
 about = {{"stage": command, "run": words[words.index("--name") + 1] if "--name" in words else None}}

@@ -87,9 +87,10 @@ def newest(folder: Path) -> Path:
 
 
 def assert_equal(first: Path, second: Path) -> None:
-    """Results and the last checkpoint, to the last digit."""
+    """Results, the detector and the last checkpoint, to the last digit."""
     metrics = [json.loads((folder / "metrics.json").read_text())["widths"] for folder in (first, second)]
     assert metrics[0] == metrics[1]
+    assert len({(folder / "detector.safetensors").read_bytes() for folder in (first, second)}) == 1
     assert newest(first).name == newest(second).name == f"step_{STEPS:08d}.pt"
     states = [_flat(torch.load(newest(folder), weights_only=True)) for folder in (first, second)]
     assert states[0].keys() == states[1].keys()
@@ -130,7 +131,8 @@ def test_killed_at_five_random_moments(transfer: Transfer, whole: tuple[Path, fl
 
 def test_signals_stop_it_at_a_step(transfer: Transfer, whole: tuple[Path, float], tmp_path: Path) -> None:
     folder = tmp_path / "stopped"
-    for name, step in (("SIGTERM", 2), ("SIGUSR1", 9)):
+    signals = ("SIGTERM", "SIGUSR1", "SIGTERM", "SIGTERM", "SIGTERM", "SIGTERM")
+    for name, step in zip(signals, (2, 6, 9, 12, 15, 18), strict=True):
         process = transfer.start(folder)
         wait_for_step(process, folder, step)
         # To its loader workers, too, as Slurm does.
