@@ -43,7 +43,13 @@ def read_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors, metadata = read_tensors(path)
     if "slimclr" not in metadata:
         raise UserError(f"{path}: has no slimclr header; only weights written by this pipeline can be read here")
-    return tensors, json.loads(metadata["slimclr"])
+    try:
+        header = json.loads(metadata["slimclr"])
+    except (ValueError, RecursionError):
+        header = None
+    if not isinstance(header, dict):
+        raise UserError(f"{path}: its header is damaged; delete it and rerun its stage")
+    return tensors, header
 
 
 def write_tensors(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -98,7 +104,11 @@ def load_backbone(path: Path | str) -> tuple[SlimmableResNet, dict[str, Any]]:
     """
     tensors, meta = read_weights(path)
     overlap = meta.get("overlap", True)
-    backbone = build_backbone(meta["depth"], meta["base_width"], meta["widths"], overlap=overlap)
+    try:
+        backbone = build_backbone(meta["depth"], meta["base_width"], meta["widths"], overlap=overlap)
+    except (KeyError, TypeError, ValueError) as error:
+        line = f"its header names no network ({type(error).__name__}: {error}); delete it and rerun its stage"
+        raise UserError(f"{path}: {line}") from None
     state = {name.removeprefix(BACKBONE): tensor for name, tensor in tensors.items() if name.startswith(BACKBONE)}
     try:
         backbone.load_state_dict(state, strict=True)
