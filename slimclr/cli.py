@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     own = arguments is None
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if own:
+        threading.excepthook = _tell
     try:
         with stoppable(last=own) as request:
             try:
@@ -52,12 +55,23 @@ def _run(arguments: list[str]) -> int:
     except BrokenPipeError:  # `slimclr ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
-        refused = exhausted(error) or (refusal(error, _written(options)) if isinstance(error, OSError) else None)
+        refused = short = exhausted(error)
+        if short:
+            # What was half made then cannot be taken down in order either.
+            sys.unraisablehook = lambda _: None
+        elif isinstance(error, OSError):
+            refused = refusal(error, _written(options))
         if refused is None:
             raise
         print(f"slimclr {options.command}: error: {printable(refused)}", file=sys.stderr)
         return 2
     return 0
+
+
+def _tell(failed: threading.ExceptHookArgs) -> None:
+    """What a thread failed with, unless the disk refused it: that is told by who waits for the thread."""
+    if not isinstance(failed.exc_value, OSError):
+        threading.__excepthook__(failed)
 
 
 def _parser(known: Mapping[str, ModuleType]) -> argparse.ArgumentParser:

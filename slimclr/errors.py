@@ -15,6 +15,7 @@ _NO_MEMORY = re.compile(
     r"out of memory|allocate memory|bad_alloc|start new thread|launch worker thread|failed to map segment",
     re.IGNORECASE,
 )
+_NO_SHARED_MEMORY = re.compile(r"unable to \w+ .*(torch_\d|shared memory)|insufficient shared memory", re.IGNORECASE)
 _NO_FILES = re.compile(r"too many open files", re.IGNORECASE)
 
 
@@ -70,16 +71,18 @@ def exhausted(error: BaseException | None) -> str | None:
         error: What ended the command. Libraries say it in many ways, and raise other errors because of it.
 
     Returns:
-        The line; None when neither memory nor open files were short.
+        The line; None when there was enough of memory and open files.
     """
     while error is not None:
         number = error.errno if isinstance(error, OSError) else None
-        said = " ".join(str(error).split())[:300]
+        said = " ".join(str(error).split())
         if number in (errno.EMFILE, errno.ENFILE) or _NO_FILES.search(said):
             limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
             return f"no more than {limit} files may be open; raise that with 'ulimit -n', or use fewer workers"
+        if _NO_SHARED_MEMORY.search(said):
+            return "/dev/shm has no room for the images of the loader's workers; enlarge it, or use fewer workers"
         if isinstance(error, MemoryError) or number == errno.ENOMEM or _NO_MEMORY.search(said):
-            told = f" ({printable(said)})" if said else ""
+            told = f" ({printable(said[:300])})" if said else ""
             return (
                 f"out of memory{told}; give this stage more, or use fewer workers or a smaller batch, and run it again"
             )

@@ -4,6 +4,8 @@ import json
 import math
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +32,25 @@ class Records:
         """Append one line; `values` holds `step` and nested numbers, NaN and infinities become null."""
         self._file.write(json.dumps(_finite(values)) + "\n")
         self._file.flush()
-        for name, value in _flat(values) if self._board else ():
-            self._board.add_scalar(name, value, values["step"])
+        with self._boards_errors():
+            for name, value in _flat(values) if self._board else ():
+                self._board.add_scalar(name, value, values["step"])
 
     def close(self) -> None:
         """Flush both."""
         self._file.close()
-        if self._board:
-            self._board.close()
+        with self._boards_errors():
+            if self._board:
+                self._board.close()
+
+    @contextmanager
+    def _boards_errors(self) -> Iterator[None]:
+        """Do without TensorBoard where it cannot write: what matters is in metrics.jsonl, too."""
+        try:
+            yield
+        except OSError as error:
+            self._board = None
+            print(f"tensorboard: {error.strerror}; nothing more is written into it", file=sys.stderr, flush=True)
 
 
 def _board(folder: Path, step: int) -> Any:
@@ -60,12 +73,19 @@ def copy_records(folder: Path, out: Path) -> None:
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    """The records up to the first that is none; told, unless it is what a killed run was writing."""
+    texts = path.read_bytes().split(b"\n") if path.exists() else []
+    lines: list[dict[str, Any]] = []
+    for number, text in enumerate(texts[:-1], 1):
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:  # the line that a killed run was writing
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            line = None
+        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+            lost = f"line {number} is damaged; the records from there on are lost, the training is not"
+            print(f"{path}: {lost}", file=sys.stderr, flush=True)
             break
+        lines.append(line)
     return lines
 
 

@@ -70,12 +70,12 @@ class Features:
         path, again = self._path(number), f"remove {self.folder.parent} and run this stage again"
         try:
             with safe_open(path, framework="pt") as file:
-                written = json.loads((file.metadata() or {}).get(_HEADER, "{}"))
-                if differs := difference(written, self.identity):
-                    raise UserError(f"{path}: features of something else ({differs}); {again}")
+                written = dict(json.loads((file.metadata() or {}).get(_HEADER, "{}")))
                 rows = file.get_tensor(str(width))
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, ValueError, TypeError) as error:
             raise UserError(f"{path}: not a whole file of features ({error}); {again}") from None
+        if differs := difference(written, self.identity):
+            raise UserError(f"{path}: features of something else ({differs}); {again}")
         if rows.shape != (len(self.parts[number]), self.sizes[width]):
             raise UserError(f"{path}: has features of shape {list(rows.shape)} at width {width}; {again}")
         return rows
@@ -92,7 +92,7 @@ class Features:
 def difference(written: Mapping[str, str], wanted: Mapping[str, str]) -> str:
     """`name: old -> new` for everything that differs, by the first digits of a digest; empty where nothing does."""
     return ", ".join(
-        f"{name}: {written.get(name, 'none')[:12]} -> {wanted.get(name, 'none')[:12]}"
+        f"{name}: {str(written.get(name, 'none'))[:12]} -> {wanted.get(name, 'none')[:12]}"
         for name in sorted(written.keys() | wanted.keys())
         if written.get(name) != wanted.get(name)
     )

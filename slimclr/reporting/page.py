@@ -97,7 +97,6 @@ def write_report(
     facts += [(f"Not there yet: {stage}", ", ".join(directories)) for stage, directories in unfinished.items()]
     heading = Heading(title, facts)
     page = render_page(heading, tables, drawings, recipes, read_pictures(results, found.records))
-    write_text(out / "index.html", page)
     write_text(out / "tables.md", render_markdown(heading, tables))
     write_text(out / "tables.csv", to_csv(summary))
     write_text(out / "tables.tex", render_latex(tables))
@@ -110,6 +109,7 @@ def write_report(
         for ending, content in drawing.files.items():
             with atomic_path(out / "figures" / f"{drawing.key}.{ending}") as part:
                 part.write_bytes(content)
+    write_text(out / "index.html", page)  # last: where it is, the others are
 
 
 def _drawings(

@@ -1,5 +1,6 @@
 """Quick probes of one run: nearest neighbours and ridge on stored features."""
 
+import hashlib
 import json
 import shutil
 import sys
@@ -22,7 +23,7 @@ from slimclr.data.stores.digest import images_digest
 from slimclr.engine.distributed import barrier, process_group
 from slimclr.engine.preemption import stop_requests
 from slimclr.errors import UserError
-from slimclr.files import sha256, write_json
+from slimclr.files import read_kept, sha256, write_json
 from slimclr.lock import exclusive_lock
 from slimclr.nn import SlimmableResNet
 from slimclr.nn.inference import FrozenBackbone
@@ -112,7 +113,7 @@ def _opened(folder: Path, identity: Mapping[str, str], *, main: bool) -> Iterato
     busy = f"{folder}: the same run is being probed by another process; wait for it or end it"
     with exclusive_lock(folder / "lock", busy):
         path = folder / _IDENTITY
-        written = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        written = read_kept(path)
         if written and (differs := difference(written, identity)):
             line = f"{folder}: features of something else ({differs}); removed, they are computed anew"
             print(line, file=sys.stderr, flush=True)
@@ -177,10 +178,10 @@ def _probe(recipe: Quick, probes: QuickProbes, width: float, seed: int, folder: 
     """One width's figures, from its file where an earlier start was done with it."""
     path = folder / f"width_{width}.json"
     about = {"identity": probes.train.features.identity, "recipe": decisive(recipe), "seed": seed}
-    done = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    done = read_kept(path)
     # Before anybody writes a file, everybody has looked.
     barrier(probes.process)
-    if {key: done.get(key) for key in about} == about:
+    if {key: done.get(key) for key in about} == about and done.get("sha256") == _sum(done.get("figures")):
         return done["figures"]
     figures: dict[str, Any] = probes.knn(width, recipe.neighbours, recipe.temperatures)
     figures |= probes.ridge(width, recipe.penalties, held_out=recipe.held_out, seed=seed)
@@ -190,5 +191,10 @@ def _probe(recipe: Quick, probes: QuickProbes, width: float, seed: int, folder: 
         key: round(value, 4) if "_top" in key and isinstance(value, float) else value for key, value in figures.items()
     }
     if probes.process.main:
-        write_json(path, about | {"figures": figures})
+        write_json(path, about | {"figures": figures, "sha256": _sum(figures)})
     return figures
+
+
+def _sum(figures: Any) -> str:
+    """A damaged digit would be another figure."""
+    return hashlib.sha256(json.dumps(figures, sort_keys=True).encode()).hexdigest()

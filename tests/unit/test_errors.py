@@ -17,6 +17,10 @@ from slimclr.errors import exhausted
             "out of memory (Def",
         ),
         (RuntimeError("can't start new thread"), "out of memory (can't start new thread)"),
+        (
+            RuntimeError("unable to resize file </torch_1_2_0> to the right size"),
+            "/dev/shm has no",
+        ),
         (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), "out of memory ("),
         (OSError(errno.EMFILE, os.strerror(errno.EMFILE), "/a"), "files may be open; raise that with 'ulimit -n'"),
         (

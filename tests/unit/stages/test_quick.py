@@ -1,5 +1,6 @@
 """Quick probes of a run: what they give, what they keep, what they refuse."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -105,6 +106,7 @@ def test_what_is_there_is_not_computed_again_and_other_weights_are_noticed(data,
     # A width's own file is used as it is.
     done = json.loads((work / "width_1.0.json").read_text())
     done["figures"]["ridge_top1"] = 12.5
+    done["sha256"] = hashlib.sha256(json.dumps(done["figures"], sort_keys=True).encode()).hexdigest()
     (work / "width_1.0.json").write_text(json.dumps(done))
     assert main(command(tmp_path, data)) == 0
     assert read(tmp_path)["widths"]["1.0"]["ridge_top1"] == 12.5
@@ -195,3 +197,15 @@ def test_fewer_images_than_classes_are_refused(data, tmp_path, capsys):
     last = capsys.readouterr().err.splitlines()[-1]
     assert "error: ridge: 2 training images, without those of held_out, for 3 classes; give it at least as many" in last
     assert not (tmp_path / "metrics.json").exists()
+
+
+def test_what_is_kept_of_an_earlier_start_and_damaged_is_computed_anew(data, tmp_path):
+    weights(tmp_path / "weights.safetensors")
+    assert main(command(tmp_path, data)) == 0
+    wanted = read(tmp_path)["widths"]
+    for name in ("width_0.5.json", "identity.json"):
+        whole = (tmp_path / "work" / name).read_text()
+        for damaged in ("", "[1]", whole[: len(whole) // 2], "[" * 100_000, whole.replace("9", "8").replace("1", "7")):
+            (tmp_path / "work" / name).write_text(damaged)
+            assert main(command(tmp_path, data)) == 0
+            assert read(tmp_path)["widths"] == wanted
