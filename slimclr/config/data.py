@@ -14,6 +14,7 @@ class Paths(Model):
     work: PathName = Field(".", description="data/, results/, checkpoints/, logs/ and benchmarks/ are made here.")
     scratch: str | None = Field(
         None,
+        pattern=r"^[^\x00-\x1f]*$",
         description="Folder on each node's own disk, for instance `/scratch/$USER`: pre-training and probes copy the "
         "LMDB there and read the copy, which the jobs of a node share and the last one removes. Variables are those of "
         "the job. Changing it reruns nothing.",

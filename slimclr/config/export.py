@@ -16,7 +16,9 @@ class Export(Model):
     head: bool = Field(True, description="With the run's classifier: its probe's, or a supervised run's own.")
     fold: bool = Field(False, description="Fold batch norm into the convolutions.")
     calibrate: Count = Field(300, description="Training images that calibrate int8.")
-    licence: str = Field("unknown", description="Of the weights, as the Hugging Face hub names licences.")
+    licence: str = Field(
+        "unknown", pattern=r"^[^\x00-\x1f]*$", description="Of the weights, as the Hugging Face hub names licences."
+    )
 
 
 class Latency(Model):

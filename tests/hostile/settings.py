@@ -213,7 +213,7 @@ def _dry_run(folder: Path, places: dict[tuple[Any, ...], list[str]], text: str) 
         inner = config
         for key in path[:-1]:
             inner = inner.setdefault(key, {})
-        inner[path[-1]] = text
+        inner[path[-1]] = f"{text}.{path[-1]}"  # two archives cannot be one
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     command = [
         Path(sys.executable).parent / "snakemake",

@@ -65,6 +65,8 @@ def test_a_number_at_the_edge_is_refused(tmp_path, old, new, said):
         ("runs: !!python/object/apply:os.system [exit 1]\n", "could not determine a constructor for the tag"),
         ("runs: !!bool 7\n", "not valid YAML"),
         ("runs: 2020-13-45\n", "month must be in 1..12"),
+        ('runs: [a]\npaths: {scratch: "a\\0b"}\n', "paths.scratch: String should match pattern"),
+        ('runs: [a]\nexport: {licence: "mit\\nx"}\n', "export.licence: String should match pattern"),
         ('runs: ["\\e]0;x\\a"]\n', "runs.0: String should match pattern"),
         ("\x1b[31m: 1\n", "not valid YAML"),
         (b"runs: [\xff]\n", "not valid YAML: 'utf-8' codec"),
