@@ -21,6 +21,13 @@ class SlimmableMaskRCNN(MaskRCNN):
     mmdet hands the images of `forward` unopened to `extract_feat`, so the width travels with them as a pair.
     """
 
+    def __init__(self, **settings: Any):
+        super().__init__(**settings)
+        heads = [self.rpn_head, self.roi_head.bbox_head]
+        # Coordinates and losses: in half precision a place of 1333 px would be known to 4 px.
+        for head in [*heads, self.roi_head.mask_head] if self.with_mask else heads:
+            head.register_forward_hook(lambda head, given, output: in_single_precision(output))
+
     @property
     def widths(self) -> tuple[float, ...]:
         """Width multipliers, from the widest down."""
@@ -29,7 +36,9 @@ class SlimmableMaskRCNN(MaskRCNN):
     def extract_feat(self, batch_inputs: tuple[Tensor, float]) -> tuple[Tensor, ...]:
         """Map images (n, 3, h, w) and a width to FPN's levels."""
         images, width = batch_inputs
-        return self.neck(self.backbone(images, width))
+        # RoIAlign takes the corners of regions in its maps' precision, too coarse in half, and reads maps row by row.
+        levels = in_single_precision(self.neck(self.backbone(images, width)))
+        return tuple(level.contiguous() for level in levels)
 
     def forward(
         self,
@@ -52,6 +61,13 @@ class SlimmableMaskRCNN(MaskRCNN):
     def predict_step(self, data: dict[str, Any], width: float) -> list[DetDataSample]:
         """Predictions of one width for a batch of the loader, in the coordinates of the original images."""
         return self(**self.data_preprocessor(data, False), mode="predict", width=width)
+
+
+def in_single_precision(values: Any) -> Any:
+    """Tensors of lower precision as single precision; tuples and lists of them likewise."""
+    if isinstance(values, Tensor):
+        return values.to(torch.promote_types(values.dtype, torch.float32))
+    return type(values)(map(in_single_precision, values))
 
 
 @MODEL_WRAPPERS.register_module()

@@ -39,7 +39,8 @@ def save_detector(
         UserError: The disk is full, or refuses it otherwise.
     """
     values = config.to_dict()
-    values["model"]["backbone"] = {"type": "SlimmableBackbone", "shape": dict(shape)}
+    trained = values["model"]["backbone"].get("trained")
+    values["model"]["backbone"] = {"type": "SlimmableBackbone", "shape": dict(shape), "trained": trained}
     values["custom_imports"] = {"imports": _MODULES, "allow_failed_imports": False}
     write_tensors(folder / TENSORS, model.state_dict(), {HEADER: json.dumps(dict(header))})
     write_json(folder / CONFIG, values)

@@ -3,6 +3,9 @@
 mmengine's own checkpoints are neither written nor read: its loader would run what a foreign pickle asks for.
 """
 
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ from mmengine.dist import get_dist_info
 from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Generator, nn
+from torch.amp import GradScaler
 from torch.utils.data import DataLoader
 
 from slimclr.engine.agreement import Agreement, Flags
@@ -18,10 +22,13 @@ from slimclr.engine.distributed import Process
 from slimclr.engine.preemption import StopRequest, preempted
 from slimclr.engine.random_state import random_state, set_random_state
 from slimclr.engine.resume import checkpoint_to_resume, load_weights, read_checkpoint
+from slimclr.progress import Advance, progress
 from slimclr.workers import iterate
 
 # What changes in mmengine's schedulers; the rest of them is the recipe's.
 _SCHEDULER = ("last_step", "_global_step", "_last_value")
+LOG_INTERVAL = 50
+"""Steps between two records of losses, rate and waiting."""
 
 
 @LOOPS.register_module()
@@ -50,7 +57,7 @@ class ExactLoop(EpochBasedTrainLoop):
         self.dataloader.generator = Generator()
         self.minutes = checkpoint_minutes
         rank, world = get_dist_info()
-        self.model: nn.Module = getattr(runner.model, "module", runner.model)
+        self.model: Any = getattr(runner.model, "module", runner.model)
         self.process = Process(rank, world, next(self.model.parameters()).device)
         self.agreement = Agreement(self.process)
         self.checkpoints = CheckpointManager(Path(runner.work_dir))
@@ -59,6 +66,8 @@ class ExactLoop(EpochBasedTrainLoop):
         self.request = StopRequest()
         # Batches of this epoch that the checkpoint already has.
         self.first = 0
+        self._advance: Advance | None = None
+        self._note, self._waited, self._began = "", 0.0, time.perf_counter()
 
     def run(self) -> nn.Module:
         """Run all remaining epochs.
@@ -68,7 +77,9 @@ class ExactLoop(EpochBasedTrainLoop):
             UserError: A checkpoint cannot be read or written.
         """
         self._resume()
-        model = super().run()
+        shown = progress(self.name, self._max_iters - self._iter, unit="steps") if self.process.main else nullcontext()
+        with shown as self._advance:
+            model = super().run()
         self.checkpoints.wait()
         return model
 
@@ -77,14 +88,40 @@ class ExactLoop(EpochBasedTrainLoop):
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
         self.dataloader.batch_sampler.begin(self._epoch, self.first)
-        for index, batch in enumerate(iterate(self.dataloader), self.first):
+        for index, batch in enumerate(self._timed(iterate(self.dataloader)), self.first):
             self.run_iter(index, batch)
+            self._tell()
             if index + 1 < len(self.dataloader):
                 self._after_step(index + 1)
         self.first = 0
         self.runner.call_hook("after_train_epoch")
         self._epoch += 1
         self._after_step(0)
+
+    def _timed(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The batches; `_waited` is what this process waited for them."""
+        while True:
+            began = time.perf_counter()
+            batch = next(batches, None)
+            self._waited += time.perf_counter() - began
+            if batch is None:
+                return
+            yield batch
+
+    def _tell(self) -> None:
+        """Say how far it is; now and then with the losses and the share of the time that was waited for data."""
+        hub, now = self.runner.message_hub, time.perf_counter()
+        if self._iter % LOG_INTERVAL == 0 or self._iter == self._max_iters:
+            share = self._waited / max(now - self._began, 1e-9)
+            hub.update_scalar("train/data_wait", share)
+            losses = {width: hub.get_scalar(f"train/loss_{width}").current() for width in self.model.widths}
+            each = "".join(f", {width}: {loss:.4g}" for width, loss in losses.items())
+            lr = self.runner.optim_wrapper.param_groups[0]["lr"]
+            data = f"waiting for data {100 * share:.0f} % of the time"
+            self._note = f"loss {sum(losses.values()):.4g}{each}, lr {lr:.3g}, {data}"
+            self._began, self._waited = now, 0.0
+        if self._advance is not None:
+            self._advance(1, self._note)
 
     def asked_to_stop(self, *, last: bool) -> bool:
         """Whether any process was asked to stop; all processes call this at the same time.
@@ -122,11 +159,18 @@ class ExactLoop(EpochBasedTrainLoop):
             "step": self._iter,
             "method": self.model.state_dict(),
             "optimizer": self.runner.optim_wrapper.optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
             "schedulers": [{key: values[key] for key in _SCHEDULER} for values in schedulers],
             "random": random_states,
             "identity": self.identity,
         }
         self.checkpoints.save(state)
+
+    @property
+    def _scaler(self) -> GradScaler:
+        """Of gradients in fp16; else one that does nothing."""
+        scaler = getattr(self.runner.optim_wrapper, "scaler", None)
+        return GradScaler(enabled=False) if scaler is None else scaler
 
     def _resume(self) -> None:
         """Go on from the newest checkpoint where there is one."""
@@ -136,6 +180,7 @@ class ExactLoop(EpochBasedTrainLoop):
             return
         state = read_checkpoint(path, self.identity, anew=f"remove {self.checkpoints.folder}")
         load_weights(path, state, self.model, self.runner.optim_wrapper.optimizer)
+        self._scaler.load_state_dict(state["scaler"])
         for scheduler, values in zip(self.runner.param_schedulers, state["schedulers"], strict=True):
             scheduler.load_state_dict(values)
         self._epoch, self._iter, self.first = state["epoch"], state["step"], state["batch"]

@@ -9,15 +9,17 @@ import torch
 from mmengine.config import Config
 
 from slimclr.detection.annotations import MIN_SIDE
+from slimclr.detection.loop import LOG_INTERVAL
+from slimclr.detection.optimisation import OPTIMISATION, optimisation
 from slimclr.errors import UserError
 
-BASE_MODEL = "configs/_base_/models/mask-rcnn_r50_fpn.py"
+_MODELS = "configs/_base_/models"
 # ImageNet's mean and standard deviation times 255, as in pre-training; images arrive as BGR.
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
-
-
-# Settings of the optimiser and of its schedule among those of a recipe.
-OPTIMISATION = ("milestones", "lr", "momentum", "weight_decay", "grad_clip", "warmup_iterations", "warmup_ratio")
+# Settings of the training images among those of a recipe.
+_IMAGES = ("image_scale", "short_sides", "flip", "workers")
+# And those that evaluation shares.
+_EVALUATED = ("coco", "classes", "image_scale", "workers")
 
 
 def build_config(
@@ -29,13 +31,11 @@ def build_config(
     checkpoints: Path,
     epochs: int,
     batch: int,
-    image_scale: tuple[int, int],
-    flip: float,
     seed: int,
-    workers: int,
+    widths: Sequence[float] | None = None,
+    masks: bool = True,
     checkpoint_minutes: float = 15.0,
     processes: int = 1,
-    log_interval: int = 50,
     **settings: Any,
 ) -> Config:
     """Build what mmengine's `Runner.from_cfg` takes.
@@ -48,14 +48,12 @@ def build_config(
         checkpoints: Work folder for checkpoints and logs.
         epochs: Epochs.
         batch: Images per step, all processes together.
-        image_scale: Longest and shortest side that an image is resized to fit, in pixels.
-        flip: Probability of a horizontal flip in training.
         seed: Seed of the order of images, of initial heads and of augmentation.
-        workers: Loader processes of each process.
+        widths: Widths that are trained and evaluated; None: all.
+        masks: Mask R-CNN; False: Faster R-CNN.
         checkpoint_minutes: Minutes between checkpoints within an epoch.
         processes: Processes of the job.
-        log_interval: Steps between two lines of the log.
-        settings: Arguments of `optimisation` and of `model_config`.
+        settings: Arguments of `train_dataloader`, of `optimisation` and of `model_config`.
 
     Raises:
         UserError: The processes cannot share `batch` equally.
@@ -63,59 +61,23 @@ def build_config(
     if batch % processes:
         uneven = f"batch {batch} is not divisible by {processes} processes"
         raise UserError(f"transfer: {uneven}; change the recipe's batch or the GPUs")
-    moves = {key: settings.pop(key) for key in OPTIMISATION}
-    data: dict[str, Any] = {"coco": coco, "classes": classes, "image_scale": image_scale, "workers": workers}
+    moves = {key: settings.pop(key) for key in OPTIMISATION if key in settings}
+    data = {key: settings.pop(key) for key in _IMAGES if key in settings} | {"coco": coco, "classes": classes}
+    model = model_config(weights=weights, stage_channels=stage_channels, classes=len(classes), masks=masks, **settings)
+    model["backbone"]["trained"] = None if widths is None else list(widths)
     return Config(
         {
             "default_scope": "mmdet",
             "work_dir": str(checkpoints),
-            "model": model_config(weights=weights, stage_channels=stage_channels, classes=len(classes), **settings),
+            "model": model,
             "train_cfg": {"type": "ExactLoop", "max_epochs": epochs, "checkpoint_minutes": checkpoint_minutes},
-            "train_dataloader": _train_dataloader(**data, flip=flip, batch=batch // processes, seed=seed),
-            "eval_dataloader": eval_dataloader(**data),
-            **optimisation(epochs=epochs, **moves),
-            **_runtime(processes=processes, log_interval=log_interval),
+            "train_dataloader": train_dataloader(**data, masks=masks, batch=batch // processes, seed=seed),
+            "eval_dataloader": eval_dataloader(**{key: data[key] for key in _EVALUATED}),
+            **optimisation(epochs=epochs, batch=batch, **moves),
+            **_runtime(processes=processes),
             "randomness": {"seed": seed},
         }
     )
-
-
-def optimisation(
-    *,
-    epochs: int,
-    milestones: Sequence[int],
-    lr: float,
-    momentum: float,
-    weight_decay: float,
-    grad_clip: float,
-    warmup_iterations: int,
-    warmup_ratio: float,
-) -> dict[str, Any]:
-    """The optimiser and its schedule.
-
-    Args:
-        epochs: Epochs.
-        milestones: Epochs after which the learning rate is divided by 10.
-        lr: Learning rate of SGD.
-        momentum: Momentum of SGD.
-        weight_decay: Weight decay, on all parameters.
-        grad_clip: Greatest norm of the summed gradient.
-        warmup_iterations: Steps of linear warm-up; 0 for none.
-        warmup_ratio: Share of the learning rate at the first step.
-    """
-    steps = {"type": "MultiStepLR", "begin": 0, "end": epochs, "by_epoch": True, "milestones": list(milestones)}
-    schedule: list[dict[str, Any]] = [steps | {"gamma": 0.1}]
-    if warmup_iterations:
-        warmup = {"type": "LinearLR", "start_factor": warmup_ratio, "by_epoch": False}
-        schedule.insert(0, warmup | {"begin": 0, "end": warmup_iterations})
-    return {
-        "optim_wrapper": {
-            "type": "OptimWrapper",
-            "optimizer": {"type": "SGD", "lr": lr, "momentum": momentum, "weight_decay": weight_decay},
-            "clip_grad": {"max_norm": grad_clip, "norm_type": 2},
-        },
-        "param_scheduler": schedule,
-    }
 
 
 def _resize(image_scale: tuple[int, int]) -> dict[str, Any]:
@@ -137,7 +99,7 @@ def _dataloader(split: str, coco: Path, classes: Sequence[str], workers: int, **
     }
 
 
-def _train_dataloader(
+def train_dataloader(
     *,
     coco: Path,
     classes: Sequence[str],
@@ -146,11 +108,31 @@ def _train_dataloader(
     flip: float,
     batch: int,
     seed: int,
+    short_sides: tuple[int, int] | None = None,
+    masks: bool = True,
 ) -> dict[str, Any]:
+    """Training images of mmdet's pipeline, in an order and with random numbers by the seed.
+
+    Args:
+        coco: Folder with `annotations/` and `train2017/`.
+        classes: Names of the categories.
+        image_scale: Longest and shortest side that an image is resized to fit, in pixels.
+        workers: Loader processes of each process.
+        flip: Probability of a horizontal flip.
+        batch: Images of a process.
+        seed: See above.
+        short_sides: For each image the shortest side to fit is drawn from these two on, up to the second; None:
+            `image_scale` has it.
+        masks: Masks are learned, too.
+    """
+    resize = _resize(image_scale)
+    if short_sides is not None:
+        scales = [(image_scale[0], side) for side in short_sides]
+        resize = {"type": "RandomResize", "scale": scales, "keep_ratio": True}
     pipeline = [
         {"type": "LoadImageFromFile"},
-        {"type": "LoadAnnotations", "with_bbox": True, "with_mask": True},
-        _resize(image_scale),
+        {"type": "LoadAnnotations", "with_bbox": True, "with_mask": masks},
+        resize,
         {"type": "RandomFlip", "prob": flip},
         {"type": "PackDetInputs"},
     ]
@@ -178,18 +160,20 @@ def eval_dataloader(
     }
 
 
-def _runtime(*, processes: int, log_interval: int) -> dict[str, Any]:
+def _runtime(*, processes: int) -> dict[str, Any]:
     """Hooks, logs and how processes work together."""
     cuda = torch.cuda.is_available()
     return {
         "default_hooks": {
-            "logger": {"type": "LoggerHook", "interval": log_interval},
+            # For vis_data/scalars.json; what a user reads is `slimclr.progress`.
+            "logger": {"type": "LoggerHook", "interval": LOG_INTERVAL},
             # `slimclr.detection.loop` writes them.
             "checkpoint": None,
         },
-        "custom_hooks": [{"type": "CheckInvalidLossHook", "interval": log_interval}],
+        "custom_hooks": [{"type": "CheckInvalidLossHook", "interval": LOG_INTERVAL}],
         "visualizer": {"type": "mmengine.Visualizer", "vis_backends": [{"type": "LocalVisBackend"}]},
         "env_cfg": {"mp_cfg": {"mp_start_method": "fork", "opencv_num_threads": 0}},
+        "log_level": "WARNING",
         "launcher": "pytorch" if processes > 1 else "none",
         "model_wrapper_cfg": {
             "type": "SlimmableDataParallel",
@@ -206,6 +190,7 @@ def model_config(
     weights: Path,
     stage_channels: Sequence[int],
     classes: int,
+    masks: bool = True,
     fpn_channels: int = 256,
     fc_channels: int = 1024,
     mask_convs: int = 4,
@@ -216,12 +201,13 @@ def model_config(
     roi_samples: int = 512,
     detections: int = 100,
 ) -> dict[str, Any]:
-    """The detector: the installed mmdet's `mask-rcnn_r50_fpn` with our backbone; the sizes default to mmdet's.
+    """The detector: the installed mmdet's with our backbone; the sizes default to mmdet's.
 
     Args:
         weights: The pre-trained backbone.
         stage_channels: Channels of its four maps at width 1.0.
         classes: Number of categories.
+        masks: `mask-rcnn_r50_fpn`; False: `faster-rcnn_r50_fpn`.
         fpn_channels: Channels of FPN, RPN and the mask head.
         fc_channels: Width of the box head's two layers.
         mask_convs: Convolutions of the mask head.
@@ -235,7 +221,7 @@ def model_config(
     Raises:
         UserError: The installed mmdet has no such base configuration.
     """
-    model = base_model()
+    model = base_model("mask" if masks else "faster")
     model["type"] = "SlimmableMaskRCNN"
     model["data_preprocessor"] |= {"mean": MEAN, "std": STD, "bgr_to_rgb": True}
     model["backbone"] = {"type": "SlimmableBackbone", "weights": str(weights)}
@@ -244,16 +230,14 @@ def model_config(
     model["rpn_head"] |= {"in_channels": fpn_channels, "feat_channels": fpn_channels}
     model["rpn_head"]["anchor_generator"]["scales"] = [anchor_scale]
     roi = model["roi_head"]
-    for extractor in ("bbox_roi_extractor", "mask_roi_extractor"):
-        roi[extractor]["out_channels"] = fpn_channels
-        roi[extractor]["roi_layer"]["sampling_ratio"] = roi_sampling
+    for extractor in (roi["bbox_roi_extractor"], roi.get("mask_roi_extractor")):
+        if extractor is not None:
+            extractor["out_channels"] = fpn_channels
+            extractor["roi_layer"]["sampling_ratio"] = roi_sampling
     roi["bbox_head"] |= {"in_channels": fpn_channels, "fc_out_channels": fc_channels, "num_classes": classes}
-    roi["mask_head"] |= {
-        "in_channels": fpn_channels,
-        "conv_out_channels": fpn_channels,
-        "num_convs": mask_convs,
-        "num_classes": classes,
-    }
+    if masks:
+        sizes = {"in_channels": fpn_channels, "conv_out_channels": fpn_channels, "num_convs": mask_convs}
+        roi["mask_head"] |= {**sizes, "num_classes": classes}
     train, test = model["train_cfg"], model["test_cfg"]
     train["rpn"]["sampler"]["num"] = rpn_samples
     train["rcnn"]["sampler"]["num"] = roi_samples
@@ -263,13 +247,13 @@ def model_config(
     return model
 
 
-def base_model() -> dict[str, Any]:
-    """The installed mmdet's own Mask R-CNN with ResNet-50 and FPN.
+def base_model(kind: str = "mask") -> dict[str, Any]:
+    """The installed mmdet's own Mask R-CNN, or Faster R-CNN (`faster`), with ResNet-50 and FPN.
 
     Raises:
         UserError: The installed mmdet has no such base configuration.
     """
-    path = Path(mmdet.__file__).parent / ".mim" / BASE_MODEL
+    path = Path(mmdet.__file__).parent / ".mim" / _MODELS / f"{kind}-rcnn_r50_fpn.py"
     if not path.is_file():
         raise UserError(f"{path}: missing from the installed mmdet; set up the detection environment again")
     return Config.fromfile(path).model.to_dict()

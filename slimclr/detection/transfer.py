@@ -2,6 +2,7 @@
 
 import gc
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from mmengine.dist import broadcast
 from mmengine.runner import Runner
 
 from slimclr.arch import BLOCKS, CIFAR_BLOCKS
-from slimclr.detection import backbone, detector, loop, order  # noqa: F401 - puts them into mmengine's registries
+from slimclr.detection import backbone, detector, loop, optimisation, order  # noqa: F401 - puts them into mmengine's registries
 from slimclr.detection.check import annotation_file, check_coco
 from slimclr.detection.detector import SlimmableMaskRCNN
 from slimclr.detection.evaluation import measure
@@ -21,6 +22,7 @@ from slimclr.engine.distributed import Process
 from slimclr.engine.preemption import Preempted, stop_requests
 from slimclr.errors import UserError
 from slimclr.nn.weights import load_backbone
+from slimclr.progress import progress
 
 # Beside the checkpoints: COCO's photos were found whole.
 CHECKED = "coco_checked.json"
@@ -132,10 +134,11 @@ def evaluate(runner: Runner, *, annotations: Path) -> dict[str, dict[str, float 
                 f"{training.name}: asked to stop ({training.request.signal or 'another process was'}) and stopped "
                 "while evaluating; run this stage again, the training is done"
             )
-        if done % 500 == 0:
-            runner.logger.info(f"evaluated {done} of {len(loader)} batches at {len(model.widths)} widths")
+        if advance is not None:
+            advance(1)
 
-    with stop_requests() as request:
+    shown = nullcontext() if runner.rank else progress(f"{training.name}, evaluation", len(loader), unit="batches")
+    with shown as advance, stop_requests() as request:
         request.signal = training.request.signal
         training.request = request
         return measure(model, loader, annotations=annotations, after_batch=after_batch)

@@ -21,6 +21,11 @@ def place(module: nn.Module, device: torch.device) -> None:
     for network in module.modules():
         if isinstance(network, SlimmableResNet):
             network.set_memory_formats(device)
+    keep_strides(module)
+
+
+def keep_strides(module: nn.Module) -> None:
+    """Give convolutions' gradients their weights' strides, as DistributedDataParallel wants them."""
     for parameter in module.parameters():
         if parameter.dim() == 4 and parameter.requires_grad:
             parameter.register_hook(partial(_with_strides, parameter.stride()))

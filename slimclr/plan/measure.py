@@ -243,7 +243,7 @@ class Measuring:
         options = ("--recipe", json.dumps(dump(short)), *files, "--out", place / "metrics.json")
         began = time.time()
         trial = self._run_short(job, *options, environment="detection")
-        (checkpoint,), (scalars,) = place.rglob("epoch_1.pth"), place.rglob("scalars.json")
+        (checkpoint,), (scalars,) = place.rglob("step_*.pt"), place.rglob("scalars.json")
         record = json.loads(scalars.read_text().splitlines()[-1])
         step, trained = record["time"], checkpoint.stat().st_mtime - began
         return Rate(

@@ -100,12 +100,24 @@ def job(tmp_path: Path, environment: dict[str, str]) -> list[str]:
     return [str(VENV / "bin/python"), str(tmp_path / "launch.py"), *torchrun, *transfer]
 
 
-@pytest.mark.parametrize("file", ["test_detection.py", "test_detectors.py", "test_stops.py", "test_mmdets_own.py"])
+FILES = ["test_detection.py", "test_detectors.py", "test_stops.py", "test_mmdets_own.py", "test_options.py"]
+
+
+@pytest.mark.parametrize("file", FILES)
 def test_the_tests_that_need_mmdet(environment: dict[str, str], tmp_path: Path, file: str) -> None:
     command = [VENV / "bin/python", "-m", "pytest", "-p", "no:cacheprovider", "-q", "-c", os.devnull]
     command += ["--rootdir", tmp_path, Path(__file__).with_name(file)]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+
+
+def test_quick_run_of_the_benchmark(environment: dict[str, str]) -> None:
+    command = [VENV / "bin/python", "-W", "ignore", "-m", "benchmarks.bench_transfer", "--quick"]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    result = json.loads(done.stdout[done.stdout.index("{") :])
+    assert result["joint_over_separate"] > 0
+    assert result["joint_over_stock"] > 0
 
 
 def test_two_processes_train_one_model(job: list[str], environment: dict[str, str], tmp_path: Path) -> None:
