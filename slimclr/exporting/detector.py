@@ -145,6 +145,7 @@ def _model(kept: Kept, backbone: SlimmableResNet, width: float) -> dict[str, Any
     }
     if channels != 64:
         model["backbone"] |= {"base_channels": channels, "stem_channels": channels}
+    model["neck"].pop("conv_cfg", None)
     model["neck"]["in_channels"] = [4 * channels * 2**stage for stage in range(4)]
     return model
 
