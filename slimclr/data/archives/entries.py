@@ -74,7 +74,7 @@ def zip_entries(archive: Path, split: str) -> Iterator[Entry]:
         members = sorted(file.infolist(), key=lambda info: info.header_offset)
     for info in members:
         refuse_name(info.filename, str(archive))
-        if info.is_dir():
+        if info.filename and info.is_dir():
             continue
         if info.filename.rpartition("/")[2] in ("", "."):
             raise UserError(f"{archive}: member {info.filename!r} is a file without a name; do not use this archive")

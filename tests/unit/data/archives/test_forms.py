@@ -268,6 +268,25 @@ def test_zips_of_another_layout(names, line, tmp_path):
         extract_train(archive, tmp_path / "out", expect="subset")
 
 
+@pytest.mark.parametrize(("name", "said"), [("", "is a file without a name"), (".", "is a file without a name")])
+def test_a_zips_member_without_a_name(name, said, tmp_path):
+    with zipfile.ZipFile(tmp_path / "train.zip", "w") as archive:
+        archive.writestr("@" * len(name) or "@", b"x")
+    content = (tmp_path / "train.zip").read_bytes()
+    # Python writes no member without a name: its length is taken away in both of its headers.
+    if not name:
+        at = content.index(b"PK\1\2")
+        content = content[:26] + bytes(2) + content[28:30] + content[31:at] + content[at:]
+        at -= 1
+        content = content[: at + 28] + bytes(2) + content[at + 30 : at + 46] + content[at + 47 :]
+        end = content.index(b"PK\5\6")
+        size, offset = (end - at).to_bytes(4, "little"), at.to_bytes(4, "little")
+        content = content[: end + 12] + size + offset + content[end + 20 :]
+    (tmp_path / "train.zip").write_bytes(content.replace(b"@", name.encode() or b"@"))
+    with pytest.raises(UserError, match=said):
+        extract_train(tmp_path / "train.zip", tmp_path / "out", expect="subset")
+
+
 def test_a_damaged_zip(usual, kaggle, miniature, tmp_path):
     data = bytearray(kaggle.zip.read_bytes())
     photo = next(iter(_images(usual / "train").values()))
