@@ -58,9 +58,9 @@ def plan_batch(recipe: Pretrain, gpus: int) -> BatchPlan:
         deviations.append(f"negatives come from {per_gpu * gpus} of {recipe.batch} images")
     if alone and not recipe.allow_not_comparable:
         raise UserError(
-            f"pretrain.bn_batch: batch norm sees all {recipe.batch} images of a step at once and gives away which key "
-            f"belongs to a query, so MoCo v2 hardly learns; set bn_batch to {recipe.batch // 2} or less: the keys "
-            "are then shuffled over several batches. Or set pretrain.allow_not_comparable: true"
+            f"pretrain.bn_batch: batch norm sees all {recipe.batch} images of a step at once and can give away which "
+            f"key belongs to a query (MoCo, section 3.3); set bn_batch to {recipe.batch // 2} or less: the keys are then "
+            "shuffled over several batches. Or set pretrain.allow_not_comparable: true"
         )
     changed = accumulation > 1 and (recipe.batch_norm == "synchronised" or method in NEGATIVES_IN_BATCH)
     if changed and not recipe.allow_not_comparable:
