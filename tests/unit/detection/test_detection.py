@@ -386,7 +386,7 @@ def test_missing_parts_of_coco_are_named(coco: Path, tmp_path: Path, name: str) 
     broken = tmp_path / "coco"
     shutil.copytree(coco, broken)
     (shutil.rmtree if (broken / name).is_dir() else Path.unlink)(broken / name)
-    with pytest.raises(UserError, match=name):
+    with pytest.raises(UserError, match=name.replace("2017/0", "2017: .* 0")):
         transfer.check_coco(broken)
 
 
