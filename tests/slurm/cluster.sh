@@ -1,19 +1,28 @@
 #!/usr/bin/env bash
 # A real Slurm with two nodes (n1, n2; one CPU each) on this machine: cluster.sh start|stop FOLDER. Debian or Ubuntu, root.
-# Its commands are told by SLURM_CONF=FOLDER/slurm.conf; another Slurm's configuration stays as it is.
+# Another Slurm's configuration stays as it is; SLURM_CONF would not do, as Snakemake's jobs drop it before srun.
 set -euo pipefail
 action=$1 folder=$2
-export SLURM_CONF=$folder/slurm.conf
+configuration=/etc/slurm/slurm.conf mark="# written by tests/slurm/cluster.sh, which removes it"
+
+ours() {
+  [ "$(head -n 1 "$configuration" 2>/dev/null)" = "$mark" ]
+}
 
 start() {
+  if [ -e "$configuration" ] && ! ours; then
+    echo "$configuration is there already, of another Slurm" >&2
+    return 1
+  fi
   if ! command -v slurmctld munged >/dev/null; then
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq slurm-wlm munge >/dev/null
   fi
-  mkdir -p "$folder"/{state,n1,n2} /run/munge
+  mkdir -p "$folder"/{state,n1,n2} "${configuration%/*}" /run/munge
   local memory
   memory=$(awk '/MemAvailable/ {print int($2 / 1024 / 2 * 0.9)}' /proc/meminfo)
-  cat >"$SLURM_CONF" <<END
+  cat >"$configuration" <<END
+$mark
 ClusterName=test
 SlurmctldHost=$(hostname)(127.0.0.1)
 AuthType=auth/munge
@@ -66,6 +75,7 @@ stop() {
     kill "$pid" 2>/dev/null || true
     while kill -0 "$pid" 2>/dev/null; do sleep 0.2; done
   done
+  if ours; then rm "$configuration"; fi
 }
 
 "$action"

@@ -14,4 +14,4 @@ if ! tests/slurm/cluster.sh start "$folder"; then
   echo "tests/slurm: skipped: no Slurm here"
   exit 0
 fi
-SLURM_CONF="$folder/slurm.conf" SLIMCLR_TEST_SLURM=1 .venvs/dev/bin/pytest tests/slurm -k "${1:-}" --numprocesses 2 --dist worksteal --durations 0
+SLIMCLR_TEST_SLURM=1 .venvs/dev/bin/pytest tests/slurm -k "${1:-}" --numprocesses 2 --dist worksteal --durations 0
