@@ -74,7 +74,7 @@ def write_config(folder):
 def begin(folder, *targets, resources=()):
     """Start Snakemake on the small recipe in Slurm."""
     # The cut-down time limit strikes more often than the profile's three retries allow for.
-    return submit(folder, write_config(folder), *targets, "--retries", "9", resources=resources)
+    return submit(folder, write_config(folder), *targets, "--retries", "15", resources=resources)
 
 
 def submit(folder, config, *arguments, resources=()):
@@ -159,7 +159,7 @@ LIMIT = ["pretrain:runtime=1", "pretrain:slurm_extra='--signal=USR1@25'"]
         ([], 12, [terminated]),
         (TWO, 12, [terminated]),
         # The time limit strikes by itself, more than once.
-        (LIMIT, 45, [cancelled, node_down]),
+        (LIMIT, 30, [cancelled, node_down]),
     ],
     ids=["asked, two nodes", "terminated", "terminated, two nodes", "cancelled, node down, time limit"],
 )
