@@ -59,7 +59,7 @@ def plan_batch(recipe: Pretrain, gpus: int) -> BatchPlan:
     if alone and not recipe.allow_not_comparable:
         raise UserError(
             f"pretrain.bn_batch: batch norm sees all {recipe.batch} images of a step at once and can give away which "
-            f"key belongs to a query (MoCo, section 3.3); set bn_batch to {recipe.batch // 2} or less: the keys are then "
+            f"key belongs to a query (MoCo, section 3.3); set bn_batch to {recipe.batch // 2} or less: keys are then "
             "shuffled over several batches. Or set pretrain.allow_not_comparable: true"
         )
     changed = accumulation > 1 and (recipe.batch_norm == "synchronised" or method in NEGATIVES_IN_BATCH)
