@@ -8,7 +8,8 @@ from pathlib import Path
 
 from slimclr.config import RELEASED, Checkpoint, fingerprint
 from slimclr.digests import compare, digests
-from slimclr.external_weights import WEIGHTS, read_json
+from slimclr.external_weights import WEIGHTS
+from slimclr.files import read_object
 
 MISSING = "no such file"
 
@@ -61,6 +62,6 @@ def tell(raw: Path, checkpoint: Checkpoint, fault: str) -> str:
 
 
 def _is_imported(folder: Path, checkpoint: Checkpoint) -> bool:
-    metrics = read_json(folder / "metrics.json") or {}
+    metrics = read_object(folder / "metrics.json") or {}
     made_of = metrics.get("stage"), metrics.get("recipe_sha256")
     return (folder / WEIGHTS).is_file() and made_of == ("import", fingerprint(checkpoint))

@@ -3,7 +3,6 @@
 This module does not import torch: the Snakefile asks at every start.
 """
 
-import json
 import shlex
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from slimclr.errors import UserError
+from slimclr.files import json_object, read_object
 
 WEIGHTS = "weights.safetensors"
 
@@ -30,7 +30,7 @@ def read_header(weights: Path) -> dict[str, Any]:
             f"{weights}: not a whole safetensors file ({error}); put a whole one there, or delete it and rerun its "
             "stage"
         ) from None
-    return _object(text)
+    return json_object(text)
 
 
 def read_tensor_names(weights: Path) -> list[str]:
@@ -62,7 +62,7 @@ def _is_external(work: Path, run: str, *, imported: bool) -> bool:
     weights = folder / WEIGHTS
     if not weights.is_file():
         return False
-    header, metrics = read_header(weights), read_json(folder / "metrics.json")
+    header, metrics = read_header(weights), read_object(folder / "metrics.json")
     # An import by hand follows no recipe.
     if imported and header.get("stage") == "import" and header.get("recipe_sha256"):
         return False
@@ -91,20 +91,6 @@ def _is_external(work: Path, run: str, *, imported: bool) -> bool:
         f"{weights}: not made here by the rule pretrain, and {fault}; to keep it run `{command}`, to train the run "
         "move it elsewhere"
     )
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """A file's JSON object; empty where it holds anything else, None where there is no file."""
-    return _object(path.read_bytes()) if path.is_file() else None
-
-
-def _object(text: str | bytes) -> dict[str, Any]:
-    """A JSON object; empty where the text is anything else."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    return value if isinstance(value, dict) else {}
 
 
 def refuse_to_replace(folder: Path, *, made_by: str) -> None:

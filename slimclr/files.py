@@ -53,12 +53,17 @@ def write_json(path: Path | str, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_kept(path: Path) -> dict[str, Any]:
-    """The object that `write_json` wrote into a file of ours; empty where it is missing or damaged."""
+def read_object(path: Path) -> dict[str, Any] | None:
+    """A file's JSON object; empty where it holds anything else, None where there is no file."""
+    return json_object(path.read_bytes()) if path.is_file() else None
+
+
+def json_object(text: str | bytes) -> dict[str, Any]:
+    """A JSON object; empty where the text is anything else."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError, RecursionError):
-        return {}
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
     return value if isinstance(value, dict) else {}
 
 

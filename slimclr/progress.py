@@ -4,14 +4,51 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
 
 Advance = Callable[..., None]
 """Called with the number of units done since the last call and, if there is one, a note to show until the next."""
 PLAIN_INTERVAL_SECONDS = 10.0
 STEPS = "SLIMCLR_STEPS"
 """Environment variable: a file that gets a line `[time, amount]` for every call of `advance`, for `slimclr plan`."""
+
+
+class DataWait:
+    """How long a loop has waited for its batches since the last `restart`."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Count from now on."""
+        self._began, self._waited = time.perf_counter(), 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Since the restart, above 0."""
+        return max(time.perf_counter() - self._began, 1e-9)
+
+    @property
+    def share(self) -> float:
+        """The part of these seconds that was waiting, from 0 to 1."""
+        return min(self._waited / self.seconds, 1.0)
+
+    def timed(self, batches: Iterable[T]) -> Iterator[T]:
+        """The same batches; the time until each arrives counts."""
+        iterator = iter(batches)
+        while True:
+            began = time.perf_counter()
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            finally:
+                self._waited += time.perf_counter() - began
+            yield batch
 
 
 @contextmanager

@@ -50,10 +50,6 @@ def validation_loader(config: ConfigDict, coco: Path, *, workers: int) -> DataLo
     settings = copy.deepcopy(config.eval_dataloader)
     settings |= {"num_workers": workers, "persistent_workers": workers > 0}
     settings.dataset.data_root = str(coco)
-    for transform in settings.dataset.pipeline:
-        # JSON has no tuples, and mmcv wants one.
-        if isinstance(transform.get("scale"), list):
-            transform.scale = tuple(transform.scale)
     init_default_scope(config.default_scope)
     return Runner.build_dataloader(settings, seed=0)
 

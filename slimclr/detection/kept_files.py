@@ -64,6 +64,10 @@ def read_kept(path: Path) -> Kept:
         config = json.loads((folder / CONFIG).read_bytes())
         kept = Kept(folder, tensors, json.loads(metadata[HEADER]), config)
         _ = kept.classes, config["model"]["type"], config["model"]["backbone"]["shape"]
+        for transform in config["eval_dataloader"]["dataset"]["pipeline"]:
+            # JSON has no tuples, and mmcv wants one.
+            if isinstance(transform.get("scale"), list):
+                transform["scale"] = tuple(transform["scale"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / CONFIG}: not a detector's configuration ({error!r}); run it again") from None
     return kept

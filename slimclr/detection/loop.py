@@ -3,8 +3,6 @@
 mmengine's own checkpoints are neither written nor read: its loader would run what a foreign pickle asks for.
 """
 
-import time
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from slimclr.engine.distributed import Process
 from slimclr.engine.preemption import StopRequest, preempted
 from slimclr.engine.random_state import random_state, set_random_state
 from slimclr.engine.resume import checkpoint_to_resume, load_weights, read_checkpoint
-from slimclr.progress import Advance, progress
+from slimclr.progress import Advance, DataWait, progress
 from slimclr.workers import iterate
 
 # What changes in mmengine's schedulers; the rest of them is the recipe's.
@@ -67,7 +65,7 @@ class ExactLoop(EpochBasedTrainLoop):
         # Batches of this epoch that the checkpoint already has.
         self.first = 0
         self._advance: Advance | None = None
-        self._note, self._waited, self._began = "", 0.0, time.perf_counter()
+        self._note, self._wait = "", DataWait()
 
     def run(self) -> nn.Module:
         """Run all remaining epochs.
@@ -88,7 +86,7 @@ class ExactLoop(EpochBasedTrainLoop):
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
         self.dataloader.batch_sampler.begin(self._epoch, self.first)
-        for index, batch in enumerate(self._timed(iterate(self.dataloader)), self.first):
+        for index, batch in enumerate(self._wait.timed(iterate(self.dataloader)), self.first):
             self.run_iter(index, batch)
             self._tell()
             if index + 1 < len(self.dataloader):
@@ -98,28 +96,18 @@ class ExactLoop(EpochBasedTrainLoop):
         self._epoch += 1
         self._after_step(0)
 
-    def _timed(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """The batches; `_waited` is what this process waited for them."""
-        while True:
-            began = time.perf_counter()
-            batch = next(batches, None)
-            self._waited += time.perf_counter() - began
-            if batch is None:
-                return
-            yield batch
-
     def _tell(self) -> None:
         """Say how far it is; now and then with the losses and the share of the time that was waited for data."""
-        hub, now = self.runner.message_hub, time.perf_counter()
+        hub = self.runner.message_hub
         if self._iter % LOG_INTERVAL == 0 or self._iter == self._max_iters:
-            share = self._waited / max(now - self._began, 1e-9)
+            share = self._wait.share
             hub.update_scalar("train/data_wait", share)
             losses = {width: hub.get_scalar(f"train/loss_{width}").current() for width in self.model.widths}
             each = "".join(f", {width}: {loss:.4g}" for width, loss in losses.items())
             lr = self.runner.optim_wrapper.param_groups[0]["lr"]
             data = f"waiting for data {100 * share:.0f} % of the time"
             self._note = f"loss {sum(losses.values()):.4g}{each}, lr {lr:.3g}, {data}"
-            self._began, self._waited = now, 0.0
+            self._wait.restart()
         if self._advance is not None:
             self._advance(1, self._note)
 

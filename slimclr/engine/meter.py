@@ -1,7 +1,6 @@
 """The meter: averages losses, accuracies and gradient norms over steps, and writes them as a record."""
 
 import resource
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from slimclr.engine.records import Records
 from slimclr.methods.base import Output
+from slimclr.progress import DataWait
 
 
 def batch_losses(output: Output) -> Tensor:
@@ -39,12 +39,13 @@ class Meter:
         self._device = device
         self._losses: list[Tensor] = []
         self._norms: list[Tensor] = []
+        self._wait = DataWait()
         self._restart()
 
     def batches(self, loader: Iterable[Any]) -> Iterator[Any]:
         """The batches of an epoch; the time until each arrives counts as waiting for data."""
         self._restart()
-        return self._timed(iter(loader))
+        return self._wait.timed(loader)
 
     def add(self, losses: Sequence[Tensor], norm: Tensor, *, images: int) -> None:
         """Add a step.
@@ -68,15 +69,15 @@ class Meter:
             lr: Learning rate of the last step.
             widths: Widths that trained since the last record, in the order of their losses.
         """
-        seconds = time.perf_counter() - self._began
+        seconds, waited = self._wait.seconds, self._wait.share
         if records is not None:
             values = {"step": step, "epoch": round(epoch, 4), "lr": lr} | self._means(widths)
             values |= {
                 "images_per_s": round(self._images / seconds, 1),
-                "data_wait": round(self._waited / seconds, 4),
+                "data_wait": round(waited, 4),
                 "memory_mb": peak_memory_mb(self._device),
             }
-            self.note = _note(values, self._images / seconds, self._waited / seconds)
+            self.note = _note(values, self._images / seconds, waited)
             records.write(values | ({"gradients": self.gradients} if self.gradients else {}))
         self._losses, self._norms, self.gradients = [], [], {}
         self._restart()
@@ -91,16 +92,8 @@ class Meter:
         self._norms = [norm.to(self._device) for norm in state["norms"]]
 
     def _restart(self) -> None:
-        self._began, self._waited, self._images = time.perf_counter(), 0.0, 0
-
-    def _timed(self, batches: Iterator[Any]) -> Iterator[Any]:
-        while True:
-            began = time.perf_counter()
-            batch = next(batches, None)
-            self._waited += time.perf_counter() - began
-            if batch is None:
-                return
-            yield batch
+        self._wait.restart()
+        self._images = 0
 
     def _means(self, widths: Sequence[float]) -> dict[str, Any]:
         losses = torch.stack(self._losses).double().mean(0)

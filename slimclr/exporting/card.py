@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from slimclr.errors import UserError, printable
-from slimclr.exporting.source import Source, read_object
+from slimclr.exporting.source import Source
 from slimclr.exporting.writer import Taken, Written, size_of
+from slimclr.files import read_object
 from slimclr.statistics import wilson_interval
 
 _METHODS = {

@@ -85,11 +85,6 @@ def write_detector(kept: Kept, width: float, folder: Path) -> dict[str, Any]:
     model = _model(kept, backbone, width)
     folder.mkdir(parents=True, exist_ok=True)
     torch.save({"state_dict": _state(kept, backbone, width), "meta": {}}, folder / CHECKPOINT)
-    pipeline = copy.deepcopy(kept.config["eval_dataloader"]["dataset"]["pipeline"])
-    for transform in pipeline:
-        # JSON has no tuples, and mmcv wants one.
-        if isinstance(transform.get("scale"), list):
-            transform["scale"] = tuple(transform["scale"])
     text = _TEXT.format(
         name=in_python(kept.name),
         width=width,
@@ -97,7 +92,7 @@ def write_detector(kept: Kept, width: float, folder: Path) -> dict[str, Any]:
         checkpoint=CHECKPOINT,
         model=_python(model),
         classes=_python(tuple(kept.classes)),
-        pipeline=_python(pipeline),
+        pipeline=_python(kept.config["eval_dataloader"]["dataset"]["pipeline"]),
         metric=["bbox", "segm"] if "mask_head" in model["roi_head"] else ["bbox"],
     )
     (folder / CONFIG).write_text(text, encoding="utf-8")

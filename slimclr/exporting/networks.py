@@ -16,8 +16,8 @@ from slimclr.exporting.source import (
     check_classified,
     open_source,
     read_head,
-    read_object,
 )
+from slimclr.files import read_object
 
 CONFIG = "config.json"
 

@@ -1,6 +1,5 @@
 """Where a network is taken from: a run, its folder, or a weights file; with its classifier and what it wants to see."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from slimclr.arch import CIFAR_BLOCKS
 from slimclr.data.views.recipes import View, recipes, validation_view
 from slimclr.errors import UserError
 from slimclr.exporting.extract import Head
-from slimclr.files import sha256
+from slimclr.files import read_object, sha256
 from slimclr.nn import SlimmableResNet
 from slimclr.nn.weights import load_backbone, read_weights
 from slimclr.probe import OwnClassifier
@@ -210,12 +209,3 @@ def _own_classes(header: dict[str, Any], count: int) -> tuple[str, ...]:
     """What the header calls the classes; otherwise their numbers."""
     named: Sequence[Any] = header.get("classes") or ()
     return tuple(map(str, named if len(named) == count else range(count)))
-
-
-def read_object(path: Path) -> dict[str, Any] | None:
-    """A JSON object; None where there is no such file or anything else in it."""
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None

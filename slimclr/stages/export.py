@@ -1,16 +1,14 @@
 """One width of a run as a folder of ordinary files."""
 
-import os
-import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from slimclr.errors import UserError
 from slimclr.exporting.card import model_card, read_accuracy
 from slimclr.exporting.comparison import some_images
+from slimclr.exporting.folder import refuse_to_overwrite, whole_folder
 from slimclr.exporting.networks import CONFIG, is_exported
 from slimclr.exporting.recalibrated import recalibrated
 from slimclr.exporting.source import HeadKind, check_classified, open_source, read_head
@@ -74,7 +72,7 @@ def export(
     taken = Taken(source, found, float(width), fold=fold, recalibrated_on=measured)
     accuracy = read_accuracy(source, metrics) if card else None
     examples = Examples(some_images(data, taken.preprocessing, _COMPARED), data, calibrate, val)
-    with _whole_folder(out) as folder:
+    with whole_folder(out) as folder:
         written = {name: write_format(name, taken, folder, examples) for name in ("torchvision", *formats)}
         write_json(folder / CONFIG, _config(taken, written, folder, licence=licence, started=started))
         sizes = {file: (folder / file).stat().st_size for about in written.values() for file in about.files}
@@ -92,26 +90,7 @@ def _check(out: Path, formats: Sequence[str], force: bool) -> None:
     for name in formats:
         if name not in FORMATS:
             raise UserError(f"--format {name}: not one of {', '.join(FORMATS)}; name some of these")
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not out.is_dir() or not is_exported(out):
-        raise UserError(f"{out}: there already, and not an earlier export; name another --out")
-    if not force:
-        raise UserError(f"{out}: an export is there already; give --force to replace it, or name another --out")
-
-
-@contextmanager
-def _whole_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its place at the end, or leaves nothing."""
-    part = out.with_name(f"{out.name}.part{os.getpid()}")
-    part.mkdir(parents=True)
-    try:
-        yield part
-        if out.exists():
-            shutil.rmtree(out)
-        part.rename(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    refuse_to_overwrite(out, exported=is_exported(out), force=force)
 
 
 def _config(

@@ -1,13 +1,11 @@
 """One width of a trained detector as a folder that mmdet evaluates by itself."""
 
-import os
-import shutil
 import time
 from pathlib import Path
 
 from slimclr.detection.kept_files import TENSORS, read_kept
-from slimclr.errors import UserError
 from slimclr.exporting.detector import CHECKPOINT, CONFIG, write_detector
+from slimclr.exporting.folder import refuse_to_overwrite, whole_folder
 from slimclr.exporting.writer import size_of
 from slimclr.files import sha256, write_json
 from slimclr.provenance import provenance
@@ -28,14 +26,9 @@ def export_detector(detector: Path, out: Path, *, width: float, force: bool = Fa
         UserError: Something is missing or does not fit, or `out` has other files; then nothing is written.
     """
     started = time.time()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        if not (out / ABOUT).is_file():
-            raise UserError(f"{out}: there already, and not an earlier export; name another --out")
-        if not force:
-            raise UserError(f"{out}: an export is there already; give --force to replace it, or name another --out")
+    refuse_to_overwrite(out, exported=(out / ABOUT).is_file(), force=force)
     kept = read_kept(detector)
-    part = out.with_name(f"{out.name}.part{os.getpid()}")
-    try:
+    with whole_folder(out) as part:
         backbone = write_detector(kept, width, part)
         about = {
             "run": kept.name,
@@ -45,11 +38,6 @@ def export_detector(detector: Path, out: Path, *, width: float, force: bool = Fa
             "provenance": provenance(started),
         }
         write_json(part / ABOUT, about)
-        if out.exists():
-            shutil.rmtree(out)
-        part.rename(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     channels = backbone.get("base_channels", 64)
     print(f"detector   run {kept.name}, width {width}: mmdet's ResNet-{backbone['depth']} of {channels} channels")
     print(f"written    {out}: {CONFIG}, {CHECKPOINT} {size_of((out / CHECKPOINT).stat().st_size)}")

@@ -23,7 +23,7 @@ from slimclr.data.stores.digest import images_digest
 from slimclr.engine.distributed import barrier, process_group
 from slimclr.engine.preemption import stop_requests
 from slimclr.errors import UserError
-from slimclr.files import read_kept, sha256, write_json
+from slimclr.files import read_object, sha256, write_json
 from slimclr.lock import exclusive_lock
 from slimclr.nn import SlimmableResNet
 from slimclr.nn.inference import FrozenBackbone
@@ -113,7 +113,7 @@ def _opened(folder: Path, identity: Mapping[str, str], *, main: bool) -> Iterato
     busy = f"{folder}: the same run is being probed by another process; wait for it or end it"
     with exclusive_lock(folder / "lock", busy):
         path = folder / _IDENTITY
-        written = read_kept(path)
+        written = read_object(path)
         if written and (differs := difference(written, identity)):
             line = f"{folder}: features of something else ({differs}); removed, they are computed anew"
             print(line, file=sys.stderr, flush=True)
@@ -178,7 +178,7 @@ def _probe(recipe: Quick, probes: QuickProbes, width: float, seed: int, folder: 
     """One width's figures, from its file where an earlier start was done with it."""
     path = folder / f"width_{width}.json"
     about = {"identity": probes.train.features.identity, "recipe": decisive(recipe), "seed": seed}
-    done = read_kept(path)
+    done = read_object(path) or {}
     # Before anybody writes a file, everybody has looked.
     barrier(probes.process)
     if {key: done.get(key) for key in about} == about and done.get("sha256") == _sum(done.get("figures")):

@@ -11,10 +11,10 @@ from slimclr.config import RELEASED, Pretrain, Recipe
 
 IMAGENET_TRAIN = 1_281_167
 
+_FIGURES = Path(__file__).parents[2] / "benchmarks/results"
 
-def show_recipe(
-    recipe: Recipe, *, run: str, gpus: int, images: int = IMAGENET_TRAIN, figures: Path = Path("benchmarks/results")
-) -> None:
+
+def show_recipe(recipe: Recipe, *, run: str, gpus: int, images: int = IMAGENET_TRAIN, figures: Path = _FIGURES) -> None:
     """Print the batch, learning rate and steps that follow from a number of GPUs, and whether the paper's hold.
 
     Args:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from slimclr import places
 from slimclr.absent import absent_checkpoints, begin_with_absent, tell
-from slimclr.external_weights import external_runs, read_json
+from slimclr.external_weights import external_runs
 from slimclr.config import (
     RELEASED,
     decisive,
@@ -22,7 +22,7 @@ from slimclr.config import (
     seeded_runs,
 )
 from slimclr.errors import UserError
-from slimclr.files import sha256
+from slimclr.files import read_object, sha256
 from slimclr.machine import gpu_names
 from snakemake.exceptions import WorkflowError
 from snakemake.io import IOFile
@@ -170,7 +170,7 @@ def widths_of(run):
         return RECIPES[RUN_OF[run]].pretrain.backbone.widths
     if run not in EXTERNAL:
         checkpoints.import_checkpoint.get(run=run)
-    return list(read_json(WORK / f"results/pretrain/{run}/metrics.json")["widths"])
+    return list(read_object(WORK / f"results/pretrain/{run}/metrics.json")["widths"])
 
 
 def section(model):

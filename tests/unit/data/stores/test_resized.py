@@ -42,10 +42,9 @@ def test_larger_images_get_the_shorter_side_and_the_rest_keep_their_bytes(extrac
     assert "its own tables" in verify(tmp_path / "train.lmdb", manifest=extracted / "manifest.parquet", content=True)
 
 
-def test_a_killed_run_goes_on_and_another_size_begins_anew(extracted, tmp_path, monkeypatch):
-    whole = written(extracted, tmp_path / "whole.lmdb")
-    out, made = tmp_path / "parts.lmdb", []
-    shrink = resized.shrink
+def killed(monkeypatch, extracted, out):
+    """Write until the twelfth image, and end there; how many were scaled down."""
+    made, shrink = [], resized.shrink
 
     def dies(data, key, **size):
         made.append(key)
@@ -54,10 +53,17 @@ def test_a_killed_run_goes_on_and_another_size_begins_anew(extracted, tmp_path, 
         return shrink(data, key, **size)
 
     monkeypatch.setattr("slimclr.data.stores.lmdb_writer._COMMIT_EVERY_BYTES", 2000)
-    monkeypatch.setattr(resized, "shrink", dies)
-    with pytest.raises(KeyboardInterrupt):
-        written(extracted, out, threads=1)
-    first, made[:] = len(made), []
+    with monkeypatch.context() as patched:
+        patched.setattr(resized, "shrink", dies)
+        with pytest.raises(KeyboardInterrupt):
+            written(extracted, out, threads=1)
+    return len(made)
+
+
+def test_a_killed_run_goes_on_and_another_size_begins_anew(extracted, tmp_path, monkeypatch):
+    whole = written(extracted, tmp_path / "whole.lmdb")
+    out, made, shrink = tmp_path / "parts.lmdb", [], resized.shrink
+    first = killed(monkeypatch, extracted, out)
     monkeypatch.setattr(resized, "shrink", lambda data, key, **size: (made.append(key), shrink(data, key, **size))[1])
     images = written(extracted, out)
     assert first + len(made) < 2 * len(images), "it went on"
@@ -70,19 +76,7 @@ def test_a_killed_run_goes_on_and_another_size_begins_anew(extracted, tmp_path, 
 
 
 def test_an_unfinished_one_of_another_quality_is_not_gone_on_from(extracted, tmp_path, monkeypatch, capsys):
-    shrink, made = resized.shrink, []
-
-    def dies(data, key, **size):
-        made.append(key)
-        if len(made) == 12:
-            raise KeyboardInterrupt
-        return shrink(data, key, **size)
-
-    monkeypatch.setattr("slimclr.data.stores.lmdb_writer._COMMIT_EVERY_BYTES", 2000)
-    monkeypatch.setattr(resized, "shrink", dies)
-    with pytest.raises(KeyboardInterrupt):
-        written(extracted, tmp_path / "train.lmdb", threads=1)
-    monkeypatch.setattr(resized, "shrink", shrink)
+    killed(monkeypatch, extracted, tmp_path / "train.lmdb")
     images = written(extracted, tmp_path / "train.lmdb", quality=50)
     assert "begun again" in capsys.readouterr().err
     assert images.digest == written(extracted, tmp_path / "alone.lmdb", quality=50).digest
