@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from slimclr.detection.detector import SlimmableMaskRCNN
+from slimclr.detection.kept_files import with_tuples
 from slimclr.workers import iterate
 
 # Kind -> its name in metrics.json, and what of it -> its name in mmdet's CocoMetric.
@@ -50,6 +51,7 @@ def validation_loader(config: ConfigDict, coco: Path, *, workers: int) -> DataLo
     settings = copy.deepcopy(config.eval_dataloader)
     settings |= {"num_workers": workers, "persistent_workers": workers > 0}
     settings.dataset.data_root = str(coco)
+    settings.dataset.pipeline = with_tuples(settings.dataset.pipeline)
     init_default_scope(config.default_scope)
     return Runner.build_dataloader(settings, seed=0)
 

@@ -1,6 +1,7 @@
 """The files of a trained detector, read without mmdet."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +40,13 @@ class Kept(NamedTuple):
         return list(self.config["eval_dataloader"]["dataset"]["metainfo"]["classes"])
 
 
+def with_tuples(pipeline: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A pipeline out of JSON, which has no tuples, with the scales as tuples that mmcv wants."""
+    return [
+        {key: tuple(value) if key == "scale" else value for key, value in transform.items()} for transform in pipeline
+    ]
+
+
 def is_detector(path: Path) -> bool:
     """Whether this is the file of a detector's tensors, or a folder with one."""
     return path.name == TENSORS or (path / TENSORS).is_file()
@@ -64,10 +72,6 @@ def read_kept(path: Path) -> Kept:
         config = json.loads((folder / CONFIG).read_bytes())
         kept = Kept(folder, tensors, json.loads(metadata[HEADER]), config)
         _ = kept.classes, config["model"]["type"], config["model"]["backbone"]["shape"]
-        for transform in config["eval_dataloader"]["dataset"]["pipeline"]:
-            # JSON has no tuples, and mmcv wants one.
-            if isinstance(transform.get("scale"), list):
-                transform["scale"] = tuple(transform["scale"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / CONFIG}: not a detector's configuration ({error!r}); run it again") from None
     return kept

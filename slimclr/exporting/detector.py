@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slimclr.detection.kept_files import TENSORS, Kept
+from slimclr.detection.kept_files import TENSORS, Kept, with_tuples
 from slimclr.errors import UserError
 from slimclr.exporting.extract import extract, network_arguments
 from slimclr.exporting.formats.mmdet import DEPTHS, in_python
@@ -92,7 +92,7 @@ def write_detector(kept: Kept, width: float, folder: Path) -> dict[str, Any]:
         checkpoint=CHECKPOINT,
         model=_python(model),
         classes=_python(tuple(kept.classes)),
-        pipeline=_python(kept.config["eval_dataloader"]["dataset"]["pipeline"]),
+        pipeline=_python(with_tuples(kept.config["eval_dataloader"]["dataset"]["pipeline"])),
         metric=["bbox", "segm"] if "mask_head" in model["roi_head"] else ["bbox"],
     )
     (folder / CONFIG).write_text(text, encoding="utf-8")
